@@ -1,0 +1,175 @@
+// Python bindings of the native kernels: pybind11 only, no torch and no NumPy headers.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstring>
+
+#include "cpu/chunk_reader.h"
+#include "cpu/convert.h"
+#include "cpu/dataset.h"
+#include "cpu/fletcher32.h"
+#include "cpu/inflate.h"
+#include "cpu/isa.h"
+#include "cpu/unshuffle.h"
+
+namespace py = pybind11;
+
+namespace hepfeed {
+namespace {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style | py::array::forcecast>;
+
+template <class T>
+std::vector<T> to_vector(const Array<T>& array) {
+  return std::vector<T>(array.data(), array.data() + array.size());
+}
+
+Dataset make_dataset(std::vector<int64_t> shape, const std::string& type, size_t item, const std::string& out_type,
+                     size_t out_item, bool swap, int64_t offset, std::vector<int64_t> chunk,
+                     std::vector<int> filters, const py::bytes& fill, const Array<int64_t>& chunk_offset,
+                     const Array<int64_t>& chunk_size, const Array<uint32_t>& chunk_mask) {
+  Dataset set;
+  set.shape = std::move(shape);
+  set.type = type_of(type);
+  set.item = item;
+  set.out_type = type_of(out_type);
+  set.out_item = out_item;
+  set.swap = swap;
+  set.offset = offset;
+  set.chunk = std::move(chunk);
+  set.filters = std::move(filters);
+  const std::string value = fill;
+  set.fill.assign(value.begin(), value.end());
+  set.chunk_offset = to_vector(chunk_offset);
+  set.chunk_size = to_vector(chunk_size);
+  set.chunk_mask = to_vector(chunk_mask);
+  set.prepare();
+  return set;
+}
+
+// Reads parts one after another: each is (data set, descriptor, number of events), and takes so many of the rows.
+py::tuple read_events(ChunkReader& reader, const py::list& parts, const Array<int64_t>& rows,
+                      const Array<uint64_t>& destination) {
+  static_assert(sizeof(uint8_t*) == sizeof(uint64_t), "addresses travel as uint64");
+  struct Part {
+    Dataset* dataset;
+    int file;
+    int64_t count;
+  };
+  std::vector<Part> todo;
+  int64_t total = 0;
+  for (const auto& item : parts) {
+    const auto part = item.cast<py::tuple>();
+    todo.push_back({part[0].cast<Dataset*>(), part[1].cast<int>(), part[2].cast<int64_t>()});
+    if (todo.back().count < 0) throw std::invalid_argument("a part of a negative number of events");
+    total += todo.back().count;
+  }
+  if (rows.size() != total || destination.size() != total)
+    throw std::invalid_argument("rows and destinations differ in length from the parts");
+  ReadCost cost;
+  std::vector<FailedRow> failed;
+  {
+    py::gil_scoped_release released;
+    int64_t first = 0;
+    for (const auto& part : todo) {
+      auto some = reader.read(*part.dataset, part.file, rows.data() + first,
+                              reinterpret_cast<uint8_t* const*>(destination.data()) + first,
+                              static_cast<size_t>(part.count), cost);
+      for (auto& row : some) row.request += first;
+      failed.insert(failed.end(), some.begin(), some.end());
+      first += part.count;
+    }
+  }
+  py::list failures;
+  for (const auto& row : failed)
+    failures.append(py::make_tuple(row.request, static_cast<int>(row.fault), row.file_offset, row.error_number));
+  return py::make_tuple(
+      py::make_tuple(cost.read_ns, cost.inflate_ns, cost.scatter_ns, cost.bytes_read, cost.bytes_inflated, cost.chunks),
+      failures);
+}
+
+void copy_events(const Array<uint64_t>& source, const Array<uint64_t>& destination, size_t row_bytes) {
+  if (source.size() != destination.size()) throw std::invalid_argument("sources and destinations differ in length");
+  py::gil_scoped_release released;
+  for (py::ssize_t i = 0; i < source.size(); ++i)
+    std::memcpy(reinterpret_cast<void*>(destination.data()[i]), reinterpret_cast<const void*>(source.data()[i]),
+                row_bytes);
+}
+
+py::bytes unshuffle_bytes(const py::bytes& data, size_t item) {
+  const std::string in = data;
+  if (item == 0 || in.size() % item) throw std::invalid_argument("data is not a whole number of items");
+  std::string out(in.size(), '\0');
+  unshuffle(reinterpret_cast<const uint8_t*>(in.data()), reinterpret_cast<uint8_t*>(out.data()), in.size() / item,
+            item);
+  return out;
+}
+
+py::bytes convert_bytes(const py::bytes& data, const std::string& from, const std::string& to, size_t from_item,
+                        size_t to_item) {
+  const std::string in = data;
+  std::string out(in.size() / from_item * to_item, '\0');
+  convert(reinterpret_cast<const uint8_t*>(in.data()), type_of(from), reinterpret_cast<uint8_t*>(out.data()),
+          type_of(to), in.size() / from_item);
+  return out;
+}
+
+uint32_t fletcher32_bytes(const py::bytes& data) {
+  const std::string in = data;
+  return fletcher32(reinterpret_cast<const uint8_t*>(in.data()), in.size());
+}
+
+py::object inflate_bytes(const std::string& library, const py::bytes& data, size_t out_bytes) {
+  const std::string in = data;
+  std::string out(out_bytes, '\0');
+  const auto names = inflaters();
+  auto made = make_inflaters();
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (names[i] != library) continue;
+    if (!made[i]->inflate(reinterpret_cast<const uint8_t*>(in.data()), in.size(),
+                          reinterpret_cast<uint8_t*>(out.data()), out_bytes))
+      return py::none();
+    return py::bytes(out);
+  }
+  throw std::invalid_argument("library '" + library + "' is not registered");
+}
+
+}  // namespace
+}  // namespace hepfeed
+
+PYBIND11_MODULE(_core, m) {
+  using namespace hepfeed;  // NOLINT
+  m.doc() = "Native kernels of hepfeed: decoding of HDF5 chunks and movement of events.";
+
+  m.def("isa", &isa_name, "Name of the instruction set in use: 'baseline', 'avx2' or 'avx512'.");
+  m.def("set_isa", &set_isa, py::arg("name"), "Restrict the kernels to an instruction set.");
+  m.def("register_inflater", &register_inflater, py::arg("library"), py::arg("path"),
+        "Open a library that inflates; False if the file does not offer its functions.");
+  m.def("inflaters", &inflaters, "Names of the registered libraries.");
+
+  py::class_<Dataset>(m, "Dataset", "An HDF5 data set as bytes in a file.")
+      .def(py::init(&make_dataset), py::kw_only(), py::arg("shape"), py::arg("type"), py::arg("item"),
+           py::arg("out_type"), py::arg("out_item"), py::arg("swap"), py::arg("offset"), py::arg("chunk"),
+           py::arg("filters"), py::arg("fill"), py::arg("chunk_offset"), py::arg("chunk_size"),
+           py::arg("chunk_mask"))
+      .def_readwrite("inflater", &Dataset::inflater, "Index into inflaters(); -1 until the first read has tried all.")
+      .def_property_readonly("out_row_bytes", &Dataset::out_row_bytes, "Bytes of one delivered event.");
+
+  py::class_<ChunkReader>(m, "ChunkReader", "Reads events, with buffers of its own: for one thread at a time.")
+      .def(py::init<>())
+      .def("read", &read_events, py::arg("parts"), py::arg("rows"), py::arg("destination"),
+           "Write event rows[i] to address destination[i], for parts (data set, descriptor, events) one after another; "
+           "returns (costs, failures).");
+
+  m.def("copy_rows", &copy_events, py::arg("source"), py::arg("destination"), py::arg("row_bytes"),
+        "Copy row_bytes bytes from each source address to its destination address.");
+
+  m.def("unshuffle", &unshuffle_bytes, py::arg("data"), py::arg("item"), "HDF5's shuffle filter, undone.");
+  m.def("convert", &convert_bytes, py::arg("data"), py::arg("from_type"), py::arg("to_type"), py::arg("from_item"),
+        py::arg("to_item"), "Items of one type as items of another.");
+  m.def("fletcher32", &fletcher32_bytes, py::arg("data"), "HDF5's fletcher32 checksum.");
+  m.def("inflate", &inflate_bytes, py::arg("library"), py::arg("data"), py::arg("out_bytes"),
+        "A zlib stream inflated by one of inflaters(); None if it is broken.");
+}

@@ -1,0 +1,426 @@
+#include "cpu/chunk_reader.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstring>
+#include <stdexcept>
+
+#include "cpu/fletcher32.h"
+#include "cpu/unshuffle.h"
+
+namespace hepfeed {
+namespace {
+
+constexpr size_t kSpanBytes = size_t{1} << 20;  // most bytes of one pread that serves several chunks
+constexpr int64_t kGapBytes = 4096;             // bytes between two chunks that are cheaper to read than to skip
+constexpr size_t kTrialBytes = size_t{1} << 20;  // a trial of the decoders ends once so many bytes were inflated
+constexpr size_t kChecksumBytes = 4;
+constexpr size_t kDirectBytes = 8192;            // events of at least so many bytes are read straight to their place
+
+using Clock = std::chrono::steady_clock;
+
+class Stopwatch {
+ public:
+  // Nanoseconds since construction or the last lap.
+  int64_t lap() {
+    const auto now = Clock::now();
+    const auto spent = std::chrono::duration_cast<std::chrono::nanoseconds>(now - last_).count();
+    last_ = now;
+    return spent;
+  }
+
+ private:
+  Clock::time_point last_ = Clock::now();
+};
+
+uint8_t* grown(std::vector<uint8_t>& buffer, size_t bytes) {
+  if (buffer.size() < bytes) buffer.resize(bytes);
+  return buffer.data();
+}
+
+// memcpy for the short runs of a chunk that covers a corner of an event: two overlapping moves, no loop.
+inline void copy_run(uint8_t* to, const uint8_t* from, size_t bytes) {
+  if (bytes >= 16 && bytes <= 32) {
+    uint64_t a[2], b[2];
+    std::memcpy(a, from, 16);
+    std::memcpy(b, from + bytes - 16, 16);
+    std::memcpy(to, a, 16);
+    std::memcpy(to + bytes - 16, b, 16);
+  } else if (bytes >= 8 && bytes < 16) {
+    uint64_t a, b;
+    std::memcpy(&a, from, 8);
+    std::memcpy(&b, from + bytes - 8, 8);
+    std::memcpy(to, &a, 8);
+    std::memcpy(to + bytes - 8, &b, 8);
+  } else {
+    std::memcpy(to, from, bytes);
+  }
+}
+
+// The part of an event that a chunk covers, as runs of items that lie together in both.
+// run(event_item, chunk_item, items): item offsets within the event, and within the chunk's slice of that event.
+template <class Run>
+void for_each_run(const Dataset& set, int64_t chunk, Run run) {
+  const size_t axes = set.shape.size();
+  constexpr size_t kMaxAxes = 32;
+  int64_t begin[kMaxAxes], length[kMaxAxes], event_stride[kMaxAxes], chunk_stride[kMaxAxes];
+  int64_t rest = chunk % set.chunks_per_row;
+  int64_t event_step = 1, chunk_step = 1;
+  for (size_t axis = axes; axis-- > 1;) {
+    const int64_t cell = rest % set.grid[axis];
+    rest /= set.grid[axis];
+    begin[axis] = cell * set.chunk[axis];
+    length[axis] = std::min(set.chunk[axis], set.shape[axis] - begin[axis]);
+    event_stride[axis] = event_step;
+    chunk_stride[axis] = chunk_step;
+    event_step *= set.shape[axis];
+    chunk_step *= set.chunk[axis];
+  }
+  // Merge trailing axes that the chunk covers whole.
+  size_t inner = axes;
+  int64_t run_items = 1, event_base = 0;
+  while (inner > 1) {
+    --inner;
+    run_items *= length[inner];
+    event_base += begin[inner] * event_stride[inner];
+    if (length[inner] != set.shape[inner] || set.chunk[inner] != set.shape[inner]) break;
+  }
+  if (axes == 1) {
+    run(int64_t{0}, int64_t{0}, int64_t{1});
+    return;
+  }
+  for (size_t axis = 1; axis < inner; ++axis) event_base += begin[axis] * event_stride[axis];
+  int64_t index[kMaxAxes] = {0};
+  for (;;) {
+    int64_t event_item = event_base, chunk_item = 0;
+    for (size_t axis = 1; axis < inner; ++axis) {
+      event_item += index[axis] * event_stride[axis];
+      chunk_item += index[axis] * chunk_stride[axis];
+    }
+    run(event_item, chunk_item, run_items);
+    size_t axis = inner;
+    while (axis-- > 1) {
+      if (++index[axis] < length[axis]) break;
+      index[axis] = 0;
+    }
+    if (axis == 0) return;
+  }
+}
+
+}  // namespace
+
+ChunkReader::ChunkReader() : inflaters_(make_inflaters()) {}
+
+std::vector<FailedRow> ChunkReader::read(Dataset& dataset, int file, const int64_t* rows,
+                                         uint8_t* const* destination, size_t count, ReadCost& cost) {
+  failed_.clear();
+  has_failed_.assign(count, 0);
+  requests_.resize(count);
+  for (size_t i = 0; i < count; ++i) {
+    if (rows[i] < 0 || rows[i] >= dataset.shape[0]) throw std::out_of_range("an event beyond the end of its file");
+    requests_[i] = {rows[i], destination[i], static_cast<int64_t>(i)};
+  }
+  const auto by_row = [](const Request& a, const Request& b) { return a.row < b.row; };
+  if (!std::is_sorted(requests_.begin(), requests_.end(), by_row))
+    std::sort(requests_.begin(), requests_.end(), by_row);
+  if (dataset.row_items == 0) return {};
+  if (dataset.addressable())
+    read_addressable(dataset, file, cost);
+  else
+    read_chunked(dataset, file, cost);
+  for (const auto& failure : failed_)
+    std::memset(destination[failure.request], 0, dataset.out_row_bytes());
+  return failed_;
+}
+
+void ChunkReader::fail(const Request* first, const Request* last, Fault fault, int64_t offset, int error_number) {
+  for (const Request* request = first; request != last; ++request) {
+    if (has_failed_[request->index]) continue;
+    has_failed_[request->index] = 1;
+    failed_.push_back({request->index, fault, offset, error_number});
+  }
+}
+
+bool ChunkReader::pread_all(int file, uint8_t* to, size_t bytes, int64_t offset, int& error_number) const {
+  error_number = 0;
+  while (bytes > 0) {
+    const ssize_t got = ::pread(file, to, bytes, offset);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) {
+      error_number = got < 0 ? errno : 0;
+      return false;
+    }
+    to += got;
+    offset += got;
+    bytes -= static_cast<size_t>(got);
+  }
+  return true;
+}
+
+// Byte order and type of decoded items; `items` is changed.
+const uint8_t* ChunkReader::delivered(const Dataset& dataset, uint8_t* items, size_t count) {
+  if (dataset.swap) byteswap(items, count, dataset.item);
+  if (!dataset.converts()) return items;
+  uint8_t* out = grown(converted_, count * dataset.out_item);
+  convert(items, dataset.type, out, dataset.out_type, count);
+  return out;
+}
+
+// ---- events whose bytes lie together in the file ----------------------------------------------------------------
+
+void ChunkReader::read_addressable(const Dataset& set, int file, ReadCost& cost) {
+  const auto bytes = static_cast<int64_t>(set.row_bytes());
+  const bool as_stored = !set.swap && !set.converts();
+  const auto offset_of = [&](int64_t row) -> int64_t {
+    if (set.chunk.empty()) return set.offset < 0 ? -1 : set.offset + row * bytes;
+    const int64_t base = set.chunk_offset[row / set.chunk[0]];
+    return base < 0 ? -1 : base + (row % set.chunk[0]) * bytes;
+  };
+  Stopwatch watch;
+  int error_number = 0;
+  const Request* const end = requests_.data() + requests_.size();
+  for (const Request* first = requests_.data(); first != end;) {
+    const int64_t start = offset_of(first->row);
+    if (start < 0) {  // never written
+      uint8_t* items = grown(first_, set.row_bytes());
+      for (int64_t i = 0; i < set.row_items; ++i) std::memcpy(items + i * set.item, set.fill.data(), set.item);
+      std::memcpy(first->destination, delivered(set, items, set.row_items), set.out_row_bytes());
+      ++first;
+      cost.scatter_ns += watch.lap();
+      continue;
+    }
+    if (as_stored && bytes >= static_cast<int64_t>(kDirectBytes)) {
+      if (!pread_all(file, first->destination, bytes, start, error_number))
+        fail(first, first + 1, Fault::io, start, error_number);
+      cost.bytes_read += bytes;
+      cost.read_ns += watch.lap();
+      ++first;
+      continue;
+    }
+    // Neighbours come with one pread.
+    const Request* last = first + 1;
+    int64_t stop = start + bytes;
+    while (last != end) {
+      const int64_t next = offset_of(last->row);
+      if (next < start || next > stop + kGapBytes || static_cast<size_t>(next + bytes - start) > kSpanBytes) break;
+      stop = std::max(stop, next + bytes);
+      ++last;
+    }
+    uint8_t* raw = grown(raw_, stop - start);
+    const bool complete = pread_all(file, raw, stop - start, start, error_number);
+    cost.bytes_read += stop - start;
+    cost.read_ns += watch.lap();
+    for (const Request* request = first; request != last; ++request) {
+      const int64_t at = offset_of(request->row);
+      if (!complete && !pread_all(file, raw + (at - start), bytes, at, error_number)) {
+        fail(request, request + 1, Fault::io, at, error_number);
+        continue;
+      }
+      const uint8_t* items = raw + (at - start);
+      if (!as_stored) {  // the same event may be asked for twice: work on a copy
+        uint8_t* copy = grown(first_, bytes);
+        std::memcpy(copy, items, bytes);
+        items = delivered(set, copy, set.row_items);
+      }
+      std::memcpy(request->destination, items, set.out_row_bytes());
+    }
+    cost.scatter_ns += watch.lap();
+    first = last;
+  }
+}
+
+// ---- chunks ----------------------------------------------------------------------------------------------------
+
+void ChunkReader::read_chunked(Dataset& set, int file, ReadCost& cost) {
+  const Request* const end = requests_.data() + requests_.size();
+  for (const Request* first = requests_.data(); first != end;) {
+    const int64_t block = first->row / set.chunk[0];
+    const Request* last = first;
+    while (last != end && last->row / set.chunk[0] == block) ++last;
+    read_block(set, file, first, last, cost);
+    first = last;
+  }
+}
+
+void ChunkReader::read_block(Dataset& set, int file, const Request* first, const Request* last, ReadCost& cost) {
+  const int64_t base = first->row / set.chunk[0] * set.chunks_per_row;
+  Stopwatch watch;
+  pieces_.clear();
+  for (int64_t chunk = base; chunk < base + set.chunks_per_row; ++chunk) {
+    if (set.chunk_offset[chunk] < 0)
+      scatter_fill(set, chunk, first, last);
+    else
+      pieces_.push_back({chunk, set.chunk_offset[chunk], set.chunk_size[chunk]});
+  }
+  std::sort(pieces_.begin(), pieces_.end(), [](const Piece& a, const Piece& b) { return a.offset < b.offset; });
+  cost.scatter_ns += watch.lap();
+  for (size_t i = 0; i < pieces_.size();) {
+    const int64_t start = pieces_[i].offset;
+    int64_t stop = start + pieces_[i].size;
+    size_t j = i + 1;
+    while (j < pieces_.size() && pieces_[j].offset <= stop + kGapBytes &&
+           static_cast<size_t>(pieces_[j].offset + pieces_[j].size - start) <= kSpanBytes) {
+      stop = std::max(stop, pieces_[j].offset + pieces_[j].size);
+      ++j;
+    }
+    int error_number = 0;
+    uint8_t* raw = grown(raw_, stop - start);
+    const bool complete = pread_all(file, raw, stop - start, start, error_number);
+    cost.bytes_read += stop - start;
+    cost.read_ns += watch.lap();
+    for (; i < j; ++i) {
+      const Piece& piece = pieces_[i];
+      uint8_t* at = raw + (piece.offset - start);
+      if (!complete && !pread_all(file, at, piece.size, piece.offset, error_number)) {
+        fail(first, last, Fault::io, piece.offset, error_number);
+        continue;
+      }
+      decode_piece(set, piece, at, first, last, cost);
+    }
+    watch.lap();
+  }
+}
+
+void ChunkReader::decode_piece(Dataset& set, const Piece& piece, const uint8_t* raw, const Request* first,
+                               const Request* last, ReadCost& cost) {
+  Stopwatch watch;
+  // A chunk that is one event, delivered as it is stored, is decoded in its place.
+  const bool direct = set.chunk_items == set.row_items && !set.swap && !set.converts() && last == first + 1;
+  Fault fault = Fault::none;
+  uint8_t* items = decode(set, piece.chunk, raw, piece.size, direct ? first->destination : nullptr, fault);
+  cost.inflate_ns += watch.lap();
+  cost.bytes_inflated += set.chunk_items * static_cast<int64_t>(set.item);
+  cost.chunks += 1;
+  if (!items) {
+    fail(first, last, fault, piece.offset, 0);
+    return;
+  }
+  if (items == first->destination) return;
+  scatter(set, piece.chunk, delivered(set, items, set.chunk_items), first, last);
+  cost.scatter_ns += watch.lap();
+}
+
+uint8_t* ChunkReader::decode(Dataset& set, int64_t chunk, const uint8_t* raw, size_t raw_bytes, uint8_t* direct,
+                             Fault& fault) {
+  const size_t bytes = static_cast<size_t>(set.chunk_items) * set.item;
+  const uint32_t mask = set.chunk_mask[chunk];
+  // Bytes before each filter as it was applied; what deflate makes is not known beforehand, and not needed.
+  std::array<size_t, Dataset::kMaxFilters> before{};
+  size_t size = bytes, moves = 0;
+  for (size_t i = 0; i < set.filters.size(); ++i) {
+    before[i] = size;
+    if (mask >> i & 1) continue;
+    if (set.filters[i] == static_cast<int>(Filter::fletcher32)) {
+      size += kChecksumBytes;
+      if (moves == 0) direct = nullptr;  // the decoded bytes end with the checksum
+    } else {
+      ++moves;
+    }
+  }
+  const uint8_t* from = raw;
+  size_t from_bytes = raw_bytes;
+  uint8_t* items = nullptr;
+  const auto target = [&](size_t needed) -> uint8_t* {
+    if (--moves == 0 && direct) return direct;
+    return from == first_.data() ? grown(second_, needed) : grown(first_, needed);
+  };
+  fault = Fault::inflate;
+  for (size_t i = set.filters.size(); i-- > 0;) {
+    if (mask >> i & 1) continue;
+    switch (static_cast<Filter>(set.filters[i])) {
+      case Filter::fletcher32:
+        if (!fletcher32_matches(from, from_bytes)) {
+          fault = Fault::checksum;
+          return nullptr;
+        }
+        from_bytes -= kChecksumBytes;
+        continue;
+      case Filter::deflate:
+        if (inflaters_.empty()) throw std::runtime_error("no library that inflates was registered");
+        if (set.inflater < 0) choose_inflater(set, from, from_bytes, before[i]);
+        items = target(before[i]);
+        if (!inflaters_[set.inflater]->inflate(from, from_bytes, items, before[i])) return nullptr;
+        break;
+      case Filter::shuffle: {
+        if (from_bytes != before[i]) return nullptr;
+        items = target(before[i]);
+        const size_t count = from_bytes / set.item, whole = count * set.item;
+        unshuffle(from, items, count, set.item);
+        std::memcpy(items + whole, from + whole, from_bytes - whole);
+        break;
+      }
+    }
+    from = items;
+    from_bytes = before[i];
+  }
+  if (from_bytes != bytes) return nullptr;
+  if (!items) {  // no step moved the bytes
+    items = direct ? direct : grown(first_, bytes);
+    std::memcpy(items, from, bytes);
+  }
+  fault = Fault::none;
+  return items;
+}
+
+// Tries every library on one stream, twice, and keeps the one with the least time; a library that fails is out.
+void ChunkReader::choose_inflater(Dataset& set, const uint8_t* raw, size_t raw_bytes, size_t bytes) {
+  std::vector<uint8_t> out(bytes);
+  int64_t best = INT64_MAX;
+  set.inflater = 0;
+  const int rounds = bytes > kTrialBytes ? 2 : 4;
+  for (size_t i = 0; i < inflaters_.size(); ++i) {
+    for (int round = 0; round < rounds; ++round) {
+      Stopwatch watch;
+      if (!inflaters_[i]->inflate(raw, raw_bytes, out.data(), bytes)) break;
+      const int64_t spent = watch.lap();
+      if (round > 0 && spent < best) {  // the first round warms caches and page tables
+        best = spent;
+        set.inflater = static_cast<int>(i);
+      }
+    }
+  }
+}
+
+void ChunkReader::scatter(const Dataset& set, int64_t chunk, const uint8_t* items, const Request* first,
+                          const Request* last) {
+  const size_t item = set.out_item;
+  const auto slice_bytes = static_cast<size_t>(set.chunk_items / set.chunk[0]) * item;  // one event in the chunk
+  if (set.chunks_per_row == 1 && slice_bytes == set.out_row_bytes()) {
+    for (const Request* request = first; request != last; ++request)
+      std::memcpy(request->destination, items + (request->row % set.chunk[0]) * slice_bytes, slice_bytes);
+    return;
+  }
+  struct Run {
+    size_t event_byte, chunk_byte, bytes;
+  };
+  thread_local std::vector<Run> runs;
+  runs.clear();
+  for_each_run(set, chunk, [&](int64_t event_item, int64_t chunk_item, int64_t count) {
+    runs.push_back({event_item * item, chunk_item * item, count * item});
+  });
+  for (const Request* request = first; request != last; ++request) {
+    const uint8_t* from = items + (request->row % set.chunk[0]) * slice_bytes;
+    for (const Run& run : runs)
+      copy_run(request->destination + run.event_byte, from + run.chunk_byte, run.bytes);
+  }
+}
+
+void ChunkReader::scatter_fill(const Dataset& set, int64_t chunk, const Request* first, const Request* last) {
+  uint8_t* one = grown(first_, set.item);
+  std::memcpy(one, set.fill.data(), set.item);
+  const uint8_t* value = delivered(set, one, 1);
+  uint8_t fill[256];
+  if (set.out_item > sizeof fill) throw std::invalid_argument("an item of more than 256 bytes");
+  std::memcpy(fill, value, set.out_item);
+  for_each_run(set, chunk, [&](int64_t event_item, int64_t, int64_t count) {
+    for (const Request* request = first; request != last; ++request)
+      for (int64_t i = 0; i < count; ++i)
+        std::memcpy(request->destination + (event_item + i) * set.out_item, fill, set.out_item);
+  });
+}
+
+}  // namespace hepfeed

@@ -1,0 +1,78 @@
+// Events read from a file's bytes: pread, check, inflate, unshuffle, swap, convert, scatter.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cpu/dataset.h"
+#include "cpu/inflate.h"
+
+namespace hepfeed {
+
+// Where the time of read() went, in nanoseconds, and what it moved, in bytes.
+struct ReadCost {
+  int64_t read_ns = 0, inflate_ns = 0, scatter_ns = 0;
+  int64_t bytes_read = 0, bytes_inflated = 0, chunks = 0;
+};
+
+enum class Fault { none = 0, io = 1, inflate = 2, checksum = 3 };
+
+// An event that could not be read: the place in the request, and why.
+struct FailedRow {
+  int64_t request;
+  Fault fault;
+  int64_t file_offset;
+  int error_number;  // errno of a failed pread; 0 where the file ended
+};
+
+// Reads events of data sets with buffers that it keeps: for one thread at a time.
+class ChunkReader {
+ public:
+  ChunkReader();
+
+  // Writes event rows[i] to the out_row_bytes() bytes at destination[i], for i < count; the destinations must not
+  // overlap.  Each chunk is read and decoded once, however many of its events are asked for.  Rows may come in any
+  // order and more than once.  Events that can't be read are returned and their destinations are zeroed.
+  std::vector<FailedRow> read(Dataset& dataset, int file, const int64_t* rows, uint8_t* const* destination,
+                              size_t count, ReadCost& cost);
+
+ private:
+  struct Request {
+    int64_t row;
+    uint8_t* destination;
+    int64_t index;
+  };
+  struct Piece {  // one chunk of a block of rows
+    int64_t chunk;
+    int64_t offset;
+    int64_t size;
+  };
+
+  void read_addressable(const Dataset& dataset, int file, ReadCost& cost);
+  void read_chunked(Dataset& dataset, int file, ReadCost& cost);
+  void read_block(Dataset& dataset, int file, const Request* first, const Request* last, ReadCost& cost);
+  void decode_piece(Dataset& dataset, const Piece& piece, const uint8_t* raw, const Request* first,
+                    const Request* last, ReadCost& cost);
+  // Decodes to `direct` where that is possible, else to a buffer; null and a fault where the bytes are bad.
+  uint8_t* decode(Dataset& dataset, int64_t chunk, const uint8_t* raw, size_t raw_bytes, uint8_t* direct,
+                  Fault& fault);
+  void scatter(const Dataset& dataset, int64_t chunk, const uint8_t* items, const Request* first,
+               const Request* last);
+  void scatter_fill(const Dataset& dataset, int64_t chunk, const Request* first, const Request* last);
+  const uint8_t* delivered(const Dataset& dataset, uint8_t* items, size_t count);
+  bool pread_all(int file, uint8_t* to, size_t bytes, int64_t offset, int& error_number) const;
+  void choose_inflater(Dataset& dataset, const uint8_t* raw, size_t raw_bytes, size_t bytes);
+  void fail(const Request* first, const Request* last, Fault fault, int64_t offset, int error_number);
+
+  std::vector<std::unique_ptr<Inflater>> inflaters_;
+  std::vector<Request> requests_;
+  std::vector<Piece> pieces_;
+  std::vector<uint8_t> raw_, first_, second_, converted_;
+  std::vector<FailedRow> failed_;
+  std::vector<uint8_t> has_failed_;
+};
+
+}  // namespace hepfeed

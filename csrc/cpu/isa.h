@@ -1,0 +1,27 @@
+// Instruction set of the kernels, picked once at run time.
+#pragma once
+
+#include <string>
+
+namespace hepfeed {
+
+enum class Isa { baseline = 0, avx2 = 1, avx512 = 2 };
+
+// The best set that this processor has and that HEPFEED_ISA or set_isa() does not forbid.
+Isa isa();
+
+// Restricts the kernels to `name` ("baseline", "avx2", "avx512"); throws std::invalid_argument where the processor
+// lacks it.
+void set_isa(const std::string& name);
+
+std::string isa_name();
+
+}  // namespace hepfeed
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define HEPFEED_X86 1
+#define HEPFEED_TARGET_AVX2 __attribute__((target("avx2,f16c,fma")))
+#define HEPFEED_TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,f16c,fma")))
+#else
+#define HEPFEED_X86 0
+#endif

@@ -1,0 +1,460 @@
+"""What an HDF5 file holds, and where: the one module that opens files through h5py.
+
+h5py reads metadata and the chunk table.  Data that are contiguous, or chunked with {none, deflate, shuffle,
+fletcher32}, are afterwards read by :class:`hepfeed._core.ChunkReader` with ``pread``, outside HDF5 and its global lock.
+Everything else (virtual and external data sets, other filters) has ``storage == "library"`` and is read through h5py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from hepfeed.errors import (
+    CodecMissingError,
+    FileFormatError,
+    KeyMissingError,
+    SourceError,
+    SpecError,
+    nearest,
+)
+
+__all__ = ["ChunkTable", "DatasetInfo", "FileInfo", "describe", "keys_of", "open_file", "read_rows"]
+
+Storage = Literal["contiguous", "chunked", "library"]
+
+_DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
+_HDF5_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
+_PLUGIN_FILTERS = {
+    307: "bzip2",
+    32001: "blosc",
+    32004: "lz4",
+    32008: "bitshuffle",
+    32013: "zfp",
+    32015: "zstd",
+    32017: "sz",
+    32024: "sz3",
+    32026: "blosc2",
+}
+_HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+_OTHER_FORMATS = (
+    (b"version https://git-lfs", "a Git LFS pointer: run 'git lfs pull' to fetch the file itself"),
+    (b"root", "a ROOT file: convert it to HDF5 first"),
+    (b"\x1f\x8b", "a gzip file: unpack it with gunzip first"),
+    (b"PK\x03\x04", "a zip or npz archive: convert it to HDF5 first"),
+    (b"\x93NUMPY", "a NumPy .npy file: convert it to HDF5 first"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file: unpack it first"),
+    (b"<", "a text (HTML or XML) file, perhaps a failed download"),
+)
+
+
+@dataclass(frozen=True)
+class ChunkTable:
+    """Where the chunks of a data set lie, in C order of the chunk grid.
+
+    Attributes:
+        offset: ``(n_chunks,) int64`` byte in the file; -1 for a chunk that was never written.
+        size: ``(n_chunks,) int64`` stored bytes.
+        mask: ``(n_chunks,) uint32``, bit i set where filter i was left out for that chunk.
+    """
+
+    offset: NDArray[np.int64]
+    size: NDArray[np.int64]
+    mask: NDArray[np.uint32]
+
+    def tobytes(self) -> bytes:
+        """Pack the table for the index file."""
+        return self.offset.tobytes() + self.size.tobytes() + self.mask.tobytes()
+
+    @classmethod
+    def frombytes(cls, data: bytes) -> ChunkTable:
+        """Unpack what :meth:`tobytes` packed."""
+        n = len(data) // 20
+        return cls(
+            np.frombuffer(data, np.int64, n),
+            np.frombuffer(data, np.int64, n, 8 * n),
+            np.frombuffer(data, np.uint32, n, 16 * n),
+        )
+
+    @classmethod
+    def empty(cls) -> ChunkTable:
+        """Return the table of a data set without chunks."""
+        return cls.frombytes(b"")
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """One data set of one file; its first axis counts events.
+
+    Attributes:
+        key: Path within the file.
+        shape: ``(events, *shape of an event)``.
+        dtype: NumPy code with byte order, as stored.
+        storage: How it is read; ``"library"`` means through h5py, slower.
+        reason: Why it is read through h5py; empty otherwise.
+        offset: First byte of contiguous data in the file, -1 where nothing was written yet.
+        chunk: Chunk shape, empty for contiguous data.
+        filters: HDF5 numbers of the filters, in the order of writing.
+        fill: The fill value, one item as stored.
+        stored_bytes: Bytes that the data take in the file.
+    """
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: str
+    storage: Storage
+    reason: str = ""
+    offset: int = -1
+    chunk: tuple[int, ...] = ()
+    filters: tuple[int, ...] = ()
+    fill: bytes = b""
+    stored_bytes: int = 0
+
+    @property
+    def events(self) -> int:
+        """Number of events."""
+        return self.shape[0]
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one event."""
+        return self.shape[1:]
+
+    @property
+    def event_bytes(self) -> int:
+        """Bytes of one event as stored in memory."""
+        return int(np.prod(self.shape[1:], dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+    @property
+    def chunk_events(self) -> int:
+        """Events that share a chunk; 1 where each event can be read alone."""
+        if self.storage == "contiguous" or not self.chunk:
+            return 1
+        whole_rows = self.chunk[1:] == self.shape[1:]
+        return 1 if self.storage == "chunked" and not self.filters and whole_rows else self.chunk[0]
+
+    @property
+    def codec(self) -> str:
+        """The filters in words, e.g. ``"shuffle+deflate"``."""
+        names = (_HDF5_FILTERS.get(f) or _PLUGIN_FILTERS.get(f) or f"filter {f}" for f in self.filters)
+        return "+".join(names) or "none"
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """A file with those of its data sets that were asked for.
+
+    Attributes:
+        path: Absolute path.
+        size: Bytes.
+        mtime_ns: Time of the last change.
+        datasets: By path within the file.
+        absent: Keys that were asked for and are not in the file.
+        tables: Chunk tables of the chunked ones; may be empty where they are loaded later.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    datasets: dict[str, DatasetInfo]
+    absent: frozenset[str] = frozenset()
+    tables: dict[str, ChunkTable] = field(default_factory=dict, compare=False)
+
+
+def stat(path: str) -> os.stat_result:
+    """``os.stat`` with a hepfeed error that says what to do."""
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise SourceError(f"can't read {path!r}: {_why(error)}", file=path) from error
+
+
+def _why(error: OSError) -> str:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    advice = {
+        errno.ENOENT: "; was it moved or deleted? Build the specification again",
+        errno.EACCES: "; ask for read permission",
+        errno.ESTALE: "; the network file system was remounted: start again",
+    }.get(error.errno or 0, "")
+    return reason + advice
+
+
+def not_hdf5(path: str) -> str | None:
+    """Say what a file is that is not HDF5; None where it may be HDF5."""
+    with open(path, "rb") as stream:
+        head = stream.read(512)
+        if not head:
+            return "the file is empty (zero bytes): its writer failed or is not finished"
+        if head.startswith(_HDF5_MAGIC):
+            return None
+        offset, size = 512, os.fstat(stream.fileno()).st_size
+        while offset < size:  # behind a user block the signature lies at 512, 1024, 2048, ...
+            stream.seek(offset)
+            if stream.read(8) == _HDF5_MAGIC:
+                return None
+            offset *= 2
+    for magic, what in _OTHER_FORMATS:
+        if head.startswith(magic):
+            return f"the file is {what}"
+    return f"the file does not begin with the HDF5 signature but with {head[:8]!r}"
+
+
+@contextlib.contextmanager
+def open_file(path: str) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading, without file locks.
+
+    Raises:
+        SourceError: The file is gone or not permitted.
+        FileFormatError: It is not HDF5, or truncated; the message says what it is instead.
+    """
+    stat(path)
+    try:
+        what = not_hdf5(path)
+    except OSError as error:
+        raise SourceError(f"can't read {path!r}: {_why(error)}", file=path) from error
+    if what is not None:
+        raise FileFormatError(f"{path!r} is not an HDF5 file: {what}", file=path)
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        text = str(error)
+        if "truncated" in text:
+            raise FileFormatError(
+                f"{path!r} is truncated ({os.path.getsize(path)} bytes on disk): copy or produce it again", file=path
+            ) from error
+        raise FileFormatError(f"HDF5 can't open {path!r}: {text}", file=path) from error
+    with file:
+        yield file
+
+
+def keys_of(file: h5py.File) -> list[str]:
+    """Paths of all data sets of an open file; names of index groups (``_i_...``) are left out."""
+    found: list[str] = []
+
+    def visit(name: str, node: object) -> None:
+        if isinstance(node, h5py.Dataset) and "/_i_" not in f"/{name}":
+            found.append(name)
+
+    file.visititems(visit)
+    return found
+
+
+def describe(path: str, keys: Iterable[str], optional: bool = False) -> FileInfo:
+    """Read what the file says of some of its data sets.
+
+    Args:
+        path: HDF5 file.
+        keys: Paths of data sets.
+        optional: Leave out keys that the file lacks, instead of raising.
+
+    Raises:
+        KeyMissingError: A key is not in the file; the message has the nearest names.
+        SpecError: A data set has no event axis, or items that are not numbers.
+        CodecMissingError: A filter plug-in is missing.
+        SourceError: The file can't be read.
+    """
+    status = stat(path)
+    datasets: dict[str, DatasetInfo] = {}
+    tables: dict[str, ChunkTable] = {}
+    absent: set[str] = set()
+    with open_file(path) as file:
+        for key in keys:
+            node = file.get(key)
+            if not isinstance(node, h5py.Dataset):
+                if optional:
+                    absent.add(key)
+                    continue
+                what = "is a group" if isinstance(node, h5py.Group) else "does not exist"
+                raise KeyMissingError(
+                    f"key {key!r} {what} in {path!r}: {nearest(key, keys_of(file))}", file=path, key=key
+                )
+            try:
+                datasets[key], tables[key] = _describe(path, key, node, file.userblock_size)
+            except (OSError, RuntimeError) as error:
+                if isinstance(error, SourceError):
+                    raise
+                raise FileFormatError(f"HDF5 can't read key {key!r} of {path!r}: {error}", file=path, key=key) from error
+    path = os.path.abspath(path)
+    return FileInfo(path, status.st_size, status.st_mtime_ns, datasets, frozenset(absent), tables)
+
+
+def _describe(path: str, key: str, node: h5py.Dataset, user_block: int) -> tuple[DatasetInfo, ChunkTable]:
+    dtype: np.dtype[Any] = node.dtype
+    if node.shape is None or node.ndim == 0:
+        raise SpecError(
+            f"key {key!r} of {path!r} is a single value without an event axis: name a data set of shape (events, ...)",
+            file=path,
+            key=key,
+        )
+    if dtype.kind not in "biufc" or dtype.itemsize > 16 or dtype.subdtype is not None:
+        what = f"fields {', '.join(dtype.names)}" if dtype.names else f"dtype {_kind_of(dtype)}"
+        raise SpecError(
+            f"key {key!r} of {path!r} has {what}, but events are fed as numbers (float, integer, bool): "
+            "name a numeric data set",
+            file=path,
+            key=key,
+        )
+    plist = node.id.get_create_plist()
+    filters = tuple(plist.get_filter(i)[0] for i in range(plist.get_nfilters()))
+    _need_codecs(path, key, plist, filters)
+    common = {
+        "key": key,
+        "shape": tuple(int(n) for n in node.shape),
+        "dtype": dtype.str,
+        "fill": np.asarray(node.fillvalue, dtype).tobytes(),
+        "filters": filters,
+        "chunk": tuple(int(n) for n in node.chunks or ()),
+        "stored_bytes": int(node.id.get_storage_size()),
+    }
+    layout = plist.get_layout()
+    if dtype.kind == "c" and not dtype.isnative:
+        return DatasetInfo(**common, storage="library", reason="complex numbers of the other byte order"), _NO_TABLE
+    if dtype.kind == "f" and dtype.itemsize not in (2, 4, 8):
+        return DatasetInfo(**common, storage="library", reason="extended precision"), _NO_TABLE
+    if layout == h5py.h5d.CONTIGUOUS and plist.get_external_count() == 0:
+        offset = node.id.get_offset()
+        if offset is None:
+            return DatasetInfo(**common, storage="contiguous"), _NO_TABLE
+        first = node[:1].tobytes()[: 1 << 16] if node.size else b""
+        for start in (offset, offset + user_block):
+            if _pread(path, len(first), start) == first:
+                return DatasetInfo(**common, storage="contiguous", offset=int(start)), _NO_TABLE
+        return DatasetInfo(**common, storage="library", reason="bytes not where HDF5 says"), _NO_TABLE
+    if layout == h5py.h5d.CHUNKED:
+        if not _decoded_here(filters):
+            return DatasetInfo(**common, storage="library", reason="filters"), _NO_TABLE
+        table = _chunk_table(node, common["shape"], common["chunk"])
+        shift = _chunk_shift(path, node, table, common["shape"], common["chunk"], user_block)
+        if shift is None:
+            return DatasetInfo(**common, storage="library", reason="bytes not where HDF5 says"), _NO_TABLE
+        if shift:
+            table = ChunkTable(np.where(table.offset >= 0, table.offset + shift, -1), table.size, table.mask)
+        return DatasetInfo(**common, storage="chunked"), table
+    names = {h5py.h5d.COMPACT: "compact", h5py.h5d.VIRTUAL: "virtual"}
+    return DatasetInfo(**common, storage="library", reason=names.get(layout, "external")), _NO_TABLE
+
+
+_NO_TABLE = ChunkTable.empty()
+
+
+def _decoded_here(filters: tuple[int, ...]) -> bool:
+    """Whether the native reader undoes these filters: deflate once at most, and after it only a checksum."""
+    known = all(number in (_DEFLATE, _SHUFFLE, _FLETCHER32) for number in filters) and len(filters) <= 8
+    return known and (
+        _DEFLATE not in filters or all(f == _FLETCHER32 for f in filters[filters.index(_DEFLATE) + 1 :])
+    )
+
+
+def _kind_of(dtype: np.dtype[Any]) -> str:
+    if h5py.check_vlen_dtype(dtype):
+        return "of variable length"
+    if h5py.check_string_dtype(dtype):
+        return "text"
+    if h5py.check_ref_dtype(dtype):
+        return "HDF5 reference"
+    return str(dtype)
+
+
+def _need_codecs(path: str, key: str, plist: Any, filters: Sequence[int]) -> None:
+    for i, number in enumerate(filters):
+        if h5py.h5z.filter_avail(number):
+            continue
+        with contextlib.suppress(ImportError):
+            import hdf5plugin  # noqa: F401  registers its filters
+
+        if h5py.h5z.filter_avail(number):
+            continue
+        stored = plist.get_filter(i)[3]
+        name = _PLUGIN_FILTERS.get(number) or (stored.decode(errors="replace") if stored else "unknown")
+        remedy = (
+            "install the package that has it: pip install hdf5plugin"
+            if number in _PLUGIN_FILTERS
+            else "rewrite the file with gzip, for example: h5repack -f GZIP=4 OLD NEW"
+        )
+        raise CodecMissingError(
+            f"key {key!r} of {path!r} is compressed with HDF5 filter {number} ({name}), which is not installed: {remedy}",
+            file=path,
+            key=key,
+        )
+
+
+def _pread(path: str, size: int, offset: int) -> bytes:
+    with open(path, "rb", buffering=0) as stream:
+        return os.pread(stream.fileno(), size, offset)
+
+
+def _chunk_table(node: h5py.Dataset, shape: tuple[int, ...], chunk: tuple[int, ...]) -> ChunkTable:
+    grid = tuple(-(-n // c) for n, c in zip(shape, chunk))
+    n_chunks = int(np.prod(grid, dtype=np.int64))
+    offset = np.full(n_chunks, -1, np.int64)
+    size = np.zeros(n_chunks, np.int64)
+    mask = np.zeros(n_chunks, np.uint32)
+    infos: list[Any] = []
+    if n_chunks and node.id.get_num_chunks():
+        node.id.chunk_iter(infos.append)  # its callback must return None, as append does
+    if infos:
+        cells = np.array([info.chunk_offset for info in infos], np.int64) // np.array(chunk, np.int64)
+        inside = (cells < np.array(grid, np.int64)).all(1)  # a shrunken data set may keep chunks beyond its end
+        place = np.ravel_multi_index(tuple(cells[inside].T), grid)
+        offset[place] = np.array([info.byte_offset for info in infos], np.int64)[inside]
+        size[place] = np.array([info.size for info in infos], np.int64)[inside]
+        mask[place] = np.array([info.filter_mask for info in infos], np.uint32)[inside]
+    return ChunkTable(offset, size, mask)
+
+
+def _chunk_shift(
+    path: str,
+    node: h5py.Dataset,
+    table: ChunkTable,
+    shape: tuple[int, ...],
+    chunk: tuple[int, ...],
+    user_block: int,
+) -> int | None:
+    """Compare one chunk's bytes with HDF5's own reading; return what to add to the offsets, None if nothing fits."""
+    written = np.flatnonzero(table.offset >= 0)
+    if not written.size:
+        return 0
+    smallest = int(written[np.argmin(table.size[written])])
+    grid = tuple(-(-n // c) for n, c in zip(shape, chunk))
+    cell = tuple(int(i) * c for i, c in zip(np.unravel_index(smallest, grid), chunk))
+    direct = node.id.read_direct_chunk(cell)[1]
+    for shift in (0, user_block):
+        if _pread(path, int(table.size[smallest]), int(table.offset[smallest]) + shift) == direct:
+            return shift
+    return None
+
+
+def read_rows(path: str, key: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Read events through h5py: for data sets whose storage is ``"library"``.
+
+    Args:
+        path: HDF5 file.
+        key: Data set.
+        rows: ``(n,)`` sorted events; repeats are allowed.
+
+    Returns:
+        ``(n, ...)`` array in the stored dtype.
+    """
+    unique, inverse = np.unique(rows, return_inverse=True)
+    with open_file(path) as file:
+        if key not in file:
+            raise KeyMissingError(f"key {key!r} is gone from {path!r}", file=path, key=key)
+        node = file[key]
+        parts = [node[int(first) : int(last) + 1] for first, last in _runs(unique)]
+    return np.concatenate(parts)[inverse]
+
+
+def _runs(rows: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Split sorted unique rows into runs of neighbours ``(first, last)``."""
+    cuts = np.flatnonzero(np.diff(rows) != 1)
+    first = np.concatenate([rows[:1], rows[cuts + 1]])
+    last = np.concatenate([rows[cuts], rows[-1:]])
+    return list(zip(first.tolist(), last.tolist()))

@@ -1,0 +1,417 @@
+"""The loader: torch's ``DataLoader``, with a fast path for events."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+import cloudpickle
+import torch
+import torch.utils.data
+
+from hepfeed.collate import Collator, Outputs
+from hepfeed.dataset import EventDataset, Function
+from hepfeed.errors import SpecError
+from hepfeed.filler import BatchSpec, Filler, Order, Window, windows_of
+from hepfeed.pool import MAX_LEASES, NO_FUNCTIONS, ReaderPool, Stream
+from hepfeed.quotas import Composition, Exhausted
+from hepfeed.reader import StreamForm, place_keys
+from hepfeed.stats import FeedStats, StageClock
+
+__all__ = ["DataLoader"]
+
+Shuffle = bool | Literal["full", "window", "mixed"]
+_PREFETCH_FACTOR = 2
+_logger = logging.getLogger("hepfeed")
+
+
+class DataLoader(torch.utils.data.DataLoader[Any]):
+    """Batches of events; every argument of torch's ``DataLoader``, with the same meaning.
+
+    Over an :class:`~hepfeed.EventDataset` batches come from hepfeed's readers: dicts of tensors with the keys of the
+    specification ``(B, ...)``, ``"label" (B,) int64`` and ``"event" (B, 2) int64`` (file, row).  Over any other dataset,
+    or with a sampler, batch sampler, ``collate_fn``, ``worker_init_fn`` or ``batch_size=None``, torch's own machinery
+    runs.
+
+    A batch lies in shared memory until the last tensor or view of it dies; a batch that is kept never changes.  The
+    loader needs ``max(2 x batches of a window, prefetch_factor x num_workers) + 3`` batches of shared memory.
+
+    Args:
+        dataset: The events.
+        batch_size: Events of a batch.
+        shuffle: True: the order that suits the files (see ``Filler``, order ``"auto"``).  ``"full"``, ``"window"``: that
+            order.  ``"mixed"``: classes mixed by their rates, files in their order.  False: the order of the dataset;
+            rates are not used.
+        sampler: As in torch.
+        batch_sampler: As in torch.
+        num_workers: Reader processes; 0 reads in this one.  They start by exec, whatever ``multiprocessing_context`` is.
+        collate_fn: As in torch.
+        pin_memory: Page-lock the slots, where there is a CUDA device.
+        drop_last: Leave out an incomplete last batch.
+        timeout: Seconds to wait for a batch; 0 waits for ever.
+        worker_init_fn: As in torch.
+        multiprocessing_context: As in torch; the readers of the fast path do not need one.
+        generator: Gives the seed where ``seed`` is None.
+        prefetch_factor: Batches ahead for each reader; default 2.
+        persistent_workers: Keep readers and shared memory from epoch to epoch.
+        pin_memory_device: As in torch.
+        in_order: As in torch; the fast path is always in order.
+        seed: Order of events and random numbers of functions; None draws one from ``generator`` or torch's own.
+        process_fn: Called in the readers on each batch, after the dataset's ``transform``: a dict of arrays in, a dict of
+            arrays out, of any number, shapes and dtypes.
+        delivery_fn: Called in this process on each batch; its result is what the loop gets.
+        outputs: Structure of the batch, e.g. ``(["ECAL", "HCAL"], "onehot")``.
+        composition: ``"exact"`` or ``"random"`` quotas of the classes.
+        exhausted: ``"drain"``, ``"wrap"`` or ``"stop"``: what happens once a class runs out.
+        skip: Events passed over at the beginning of each epoch.
+        max_events: Most events of an epoch.
+        infinite: Go on with the next epoch for ever.
+        window_events: Events of a window, at least.
+        window_bytes: Most bytes of a window.
+        pool: Readers to share with other loaders.
+
+    Raises:
+        SpecError: An option of the fast path is wrong, or is given where torch's machinery runs.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int | None = 1,
+        shuffle: Shuffle | None = None,
+        sampler: Any = None,
+        batch_sampler: Any = None,
+        num_workers: int = 0,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        pin_memory: bool = False,
+        drop_last: bool = False,
+        timeout: float = 0,
+        worker_init_fn: Callable[[int], None] | None = None,
+        multiprocessing_context: Any = None,
+        generator: torch.Generator | None = None,
+        *,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+        pin_memory_device: str = "",
+        in_order: bool = True,
+        seed: int | None = None,
+        process_fn: Function | None = None,
+        delivery_fn: Callable[[dict[str, Any]], Any] | None = None,
+        outputs: Outputs | None = None,
+        composition: Composition = "exact",
+        exhausted: Exhausted = "drain",
+        skip: int = 0,
+        max_events: int | None = None,
+        infinite: bool = False,
+        window_events: int | None = None,
+        window_bytes: int = 256 << 20,
+        pool: ReaderPool | None = None,
+    ) -> None:
+        if isinstance(shuffle, str) and shuffle not in ("full", "window", "mixed"):
+            raise SpecError(f"shuffle={shuffle!r} is none of True, False, 'full', 'window', 'mixed'")
+        super().__init__(
+            dataset,
+            batch_size,
+            bool(shuffle) if shuffle is not None else None,
+            sampler,
+            batch_sampler,
+            num_workers,
+            collate_fn,
+            pin_memory,
+            drop_last,
+            timeout,
+            worker_init_fn,
+            multiprocessing_context,
+            generator,
+            prefetch_factor=prefetch_factor,
+            persistent_workers=persistent_workers,
+            pin_memory_device=pin_memory_device,
+            in_order=in_order,
+        )
+        self.shuffle: Shuffle = shuffle if shuffle is not None else False
+        self.seed = seed
+        self.process_fn = process_fn
+        self.delivery_fn = delivery_fn
+        self.outputs = outputs
+        self.composition: Composition = composition
+        self.exhausted: Exhausted = exhausted
+        self.skip = skip
+        self.max_events = max_events
+        self.infinite = infinite
+        self.window_events = window_events
+        self.window_bytes = window_bytes
+        self.pool = pool
+        special = {"sampler": sampler, "batch_sampler": batch_sampler, "collate_fn": collate_fn}
+        special["worker_init_fn"] = worker_init_fn
+        reasons = [name for name, value in special.items() if value is not None]
+        if batch_size is None and batch_sampler is None:
+            reasons.append("batch_size=None")
+        if not isinstance(dataset, EventDataset):
+            reasons.insert(0, f"a {type(dataset).__name__}")
+        self._fast = not reasons
+        if not self._fast:
+            self._refuse_fast_options(reasons)
+            return
+        self._epoch = 0
+        self._first_batch = 0
+        self._active: weakref.ref[_FeedIterator] | None = None
+        self._own_pool: ReaderPool | None = None
+        self._clock = StageClock()
+        self._clock.readers = num_workers
+        keys = [(key.name, key.dtype, key.shape) for key in dataset.index.keys]
+        assert batch_size is not None
+        self._places, self._raw_bytes = place_keys(keys, batch_size)
+        self._collator = Collator(self._places, dataset.files, dataset.spec.n_classes, outputs, delivery_fn)
+        functions = [*dataset.transform, *([process_fn] if process_fn else [])]
+        self._functions = cloudpickle.dumps(functions) if functions else NO_FUNCTIONS
+        self._filler_made: Filler | None = None
+        if seed is not None:  # find mistakes in the options now; without a seed it is drawn at the first epoch
+            self._filler_made = self._make_filler(seed)
+        else:
+            self._make_filler(0)
+
+    def _refuse_fast_options(self, reasons: list[str]) -> None:
+        given = {
+            "shuffle": isinstance(self.shuffle, str),
+            "seed": self.seed is not None,
+            "process_fn": self.process_fn is not None,
+            "delivery_fn": self.delivery_fn is not None,
+            "outputs": self.outputs is not None,
+            "composition": self.composition != "exact",
+            "exhausted": self.exhausted != "drain",
+            "skip": self.skip != 0,
+            "max_events": self.max_events is not None,
+            "infinite": self.infinite,
+            "window_events": self.window_events is not None,
+            "pool": self.pool is not None,
+        }
+        wrong = [name for name, is_given in given.items() if is_given]
+        if wrong:
+            raise SpecError(
+                f"{', '.join(wrong)} can't be used with {' and '.join(reasons)}: torch's own machinery runs then"
+            )
+
+    def _make_filler(self, seed: int) -> Filler:
+        order: Order = "auto" if self.shuffle is True else self.shuffle or "sequential"
+        assert self.batch_size is not None
+        return Filler(
+            self.dataset.index,  # type: ignore[attr-defined]
+            batch_size=self.batch_size,
+            order=order,
+            seed=seed,
+            drop_last=self.drop_last,
+            composition=self.composition,
+            exhausted=self.exhausted,
+            skip=self.skip,
+            max_events=self.max_events,
+            window_events=self.window_events,
+            window_bytes=self.window_bytes,
+        )
+
+    @property
+    def filler(self) -> Filler:
+        """What decides which events make each batch."""
+        if self._filler_made is None:
+            seed = int(torch.empty((), dtype=torch.int64).random_(generator=self.generator).item())
+            self._filler_made = self._make_filler(seed)
+        return self._filler_made
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration starts, counted from 0."""
+        return self._epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration starts."""
+        self._epoch, self._first_batch = int(epoch), 0
+
+    def __len__(self) -> int:
+        if not self._fast:
+            return super().__len__()
+        if self.infinite:
+            raise TypeError("an infinite loader has no length")
+        return self.filler.batches_in(self._epoch)
+
+    def __iter__(self) -> Any:
+        if not self._fast:
+            return super().__iter__()
+        iterator = _FeedIterator(self, self._epoch, self._first_batch)
+        self._epoch, self._first_batch = self._epoch + 1, 0
+        self._active = weakref.ref(iterator)
+        return iterator
+
+    def replay(self, specs: Iterable[BatchSpec]) -> Iterator[Any]:
+        """Yield the batches of given specifications, e.g. those of ``BatchSpec.load``; epochs are not counted.
+
+        Raises:
+            SpecError: A batch is larger than ``batch_size``.
+        """
+        self._need_fast("replay")
+        assert self.batch_size is not None
+        iterator = _FeedIterator(self, 0, 0, windows_of(specs, self.filler, self.batch_size))
+        try:
+            yield from iterator
+        finally:
+            iterator.close()
+
+    def stats(self) -> FeedStats:
+        """Return where the time of all epochs so far went, and the bottleneck by name."""
+        self._need_fast("stats")
+        return self._clock.report()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position after the last delivered batch; a few hundred bytes, whatever the number of events."""
+        self._need_fast("state_dict")
+        iterator = self._active() if self._active else None
+        epoch, batch = (iterator.epoch, iterator.batch) if iterator else (self._epoch, self._first_batch)
+        if iterator and iterator.ended:
+            epoch, batch = epoch + 1, 0
+        return {
+            "version": 1,
+            "seed": self.filler.seed,
+            "epoch": epoch,
+            "batch": batch,
+            "order": self.filler.fingerprint(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next iteration go on where ``state`` was taken: the rest of that epoch is the same bit for bit.
+
+        Raises:
+            SpecError: The state is of another specification, seed or batch size.
+        """
+        self._need_fast("load_state_dict")
+        missing = {"version", "seed", "epoch", "batch", "order"} - set(state)
+        if missing or state["version"] != 1:
+            raise SpecError(f"not the state of a hepfeed loader: {sorted(missing) or state['version']} is wrong")
+        filler = self._make_filler(state["seed"])
+        if filler.fingerprint() != state["order"]:
+            raise SpecError(
+                "the state is of another order of events: specification, files, split, batch_size and shuffle must be"
+                " the same as when it was taken"
+            )
+        self._filler_made = filler
+        self._epoch, self._first_batch = int(state["epoch"]), int(state["batch"])
+        self._active = None
+
+    def close(self) -> None:
+        """End the readers and give shared memory back; batches that are kept stay valid."""
+        if not self._fast:
+            return
+        iterator = self._active() if self._active else None
+        if iterator is not None:
+            iterator.close()
+        if self._own_pool is not None:
+            self._own_pool.close()
+            self._own_pool = None
+
+    def __enter__(self) -> DataLoader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _need_fast(self, what: str) -> None:
+        if not self._fast:
+            raise SpecError(f"{what}() needs an EventDataset without sampler, collate_fn and worker_init_fn")
+
+    def _take_pool(self) -> tuple[ReaderPool, bool]:
+        """Return the readers for an epoch, and whether they end with it."""
+        if self.pool is not None:
+            return self.pool, False
+        if self.num_workers and not self.persistent_workers:
+            return ReaderPool(self.num_workers), True
+        if self._own_pool is None or self._own_pool.closed:
+            self._own_pool = ReaderPool(self.num_workers)
+        return self._own_pool, False
+
+    def _form(self) -> StreamForm:
+        dataset: EventDataset = self.dataset  # type: ignore[assignment]
+        skip = dataset.on_error == "skip"
+        return StreamForm(self._places, self._raw_bytes, dataset.catalog, self._functions, self.filler.seed, skip)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_active": None, "_own_pool": None, "pool": None}
+
+
+class _FeedIterator:
+    """One epoch (or endless ones), batch by batch."""
+
+    def __init__(
+        self, loader: DataLoader, epoch: int, first_batch: int, windows: Iterator[Window] | None = None
+    ) -> None:
+        self.epoch, self.batch = epoch, first_batch
+        self.ended = False
+        self._loader = loader
+        self._clock = loader._clock
+        self._pool, self._owns_pool = loader._take_pool()
+        self._stream = self._open(windows or loader.filler.windows(epoch, first_batch))
+        self._clock.begin()
+
+    def _open(self, windows: Iterator[Window]) -> Stream:
+        loader = self._loader
+        dataset: EventDataset = loader.dataset  # type: ignore[assignment]
+        ahead = (loader.prefetch_factor or _PREFETCH_FACTOR) * max(1, loader.num_workers)
+        return Stream(
+            self._pool,
+            windows,
+            loader._form(),
+            dataset.table,
+            in_flight=max(2 * loader.filler.window_batches, ahead),
+            on_error=dataset.on_error,
+            clock=self._clock,
+            on_skip=lambda error: _logger.warning("an event was left out: %s", error),
+        )
+
+    def __iter__(self) -> _FeedIterator:
+        return self
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __next__(self) -> Any:
+        while not self.ended:
+            try:
+                delivery = self._stream.next(self._loader.timeout)
+            except BaseException:
+                self.close()
+                raise
+            if delivery is None:
+                if not self._loader.infinite:
+                    self._clock.end()
+                    self.ended = True
+                    self.close()
+                    break
+                self._next_epoch()
+                continue
+            self.batch += 1
+            if not len(delivery.spec):  # all its events were skipped
+                continue
+            if self._loader.pin_memory and torch.cuda.is_available():
+                delivery.pin()
+            self._clock.counts["events"] += len(delivery.spec)
+            self._clock.counts["batches"] += 1
+            begun = self._clock.begin()
+            batch = self._loader._collator(delivery)
+            self._clock.stages["transfer"] += self._clock.since(begun)
+            return batch
+        raise StopIteration
+
+    def _next_epoch(self) -> None:
+        self._stream.close()
+        self.epoch, self.batch = self.epoch + 1, 0
+        self._loader.set_epoch(self.epoch + 1)
+        self._stream = self._open(self._loader.filler.windows(self.epoch))
+
+    def close(self) -> None:
+        """Drop what is on its way; ends the readers where they are this iterator's own."""
+        self.ended = True
+        self._stream.close()
+        if self._owns_pool:
+            self._pool.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_stream"):
+            self.close()

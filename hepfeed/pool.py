@@ -1,0 +1,536 @@
+"""A pool of readers and one ring, which any number of streams (train, validation, test) share.
+
+Everything is driven by the consumer: a request for a batch sends tasks, waits for replies, and hands out the batch at
+the head of its stream.  There is no thread.  Tasks are idempotent, so those of a reader that died are sent again to
+another one; an event that kills its reader three times is an error.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hepfeed.errors import FeedTimeoutError, HepfeedError, ReaderError
+from hepfeed.filler import BatchSpec, Window
+from hepfeed.reader import Finish, Finished, Read, ReadDone, Reader, SourceTable, StreamForm
+from hepfeed.ring import Ring
+from hepfeed.stats import StageClock
+from hepfeed.worker import Worker
+
+__all__ = ["Delivery", "ReaderPool", "Stream"]
+
+MAX_LEASES = 3  # batches that the consumer may hold without copies: the present one, the last, and one on its way
+_MAX_ATTEMPTS = 3
+_TASKS_IN_HAND = 3  # of each reader: enough that it need not wait for the consumer
+_READS_PER_READER = 3  # pieces of a window, for balance
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass
+class Delivery:
+    """A finished batch in its slot.
+
+    Attributes:
+        spec: Which events it holds; those of failures are taken out.
+        memory: ``(bytes,) uint8`` of the slot; the slot is free again once no view of it is alive.
+        finished: What the functions left, or None where there are none.
+        kept: Rows of the slot that are valid, where some failed; None for all.
+        shared: Whether the consumer may keep views of ``memory``; else it must copy, so that the slot comes back.
+        pin: Page-locks the slot for copies to a CUDA device.
+    """
+
+    spec: BatchSpec
+    memory: Bytes
+    finished: Finished | None
+    kept: NDArray[np.int64] | None
+    shared: bool
+    pin: Callable[[], None]
+
+
+@dataclass(eq=False)
+class _Batch:
+    """A batch on its way."""
+
+    spec: BatchSpec
+    slot: int
+    reads_left: int = 0
+    failures: dict[int, HepfeedError] = field(default_factory=dict)
+    ready: bool = False
+    finished: Finished | None = None
+
+
+@dataclass(eq=False)
+class _Task:
+    """A call to a reader: method and argument, and the batches that it is for."""
+
+    stream: Stream
+    method: str
+    argument: Read | Finish
+    batches: list[_Batch]
+    attempts: int = 0
+
+
+class Stream:
+    """One pass over windows, with its place in the pool.
+
+    Args:
+        pool: The pool.
+        windows: What to read, in order.
+        form: What its batches have in common.
+        tables: Gives the tables of files by number.
+        in_flight: Most slots that are filled ahead of the consumer.
+        on_error: ``"raise"`` the first error, or ``"skip"`` and count events.
+        clock: Where times and counts go.
+        on_skip: Called with the error of each skipped event.
+    """
+
+    def __init__(
+        self,
+        pool: ReaderPool,
+        windows: Iterator[Window],
+        form: StreamForm,
+        tables: Callable[[int], SourceTable],
+        *,
+        in_flight: int,
+        on_error: str,
+        clock: StageClock,
+        on_skip: Callable[[HepfeedError], None],
+    ) -> None:
+        self.number = pool.add(self)
+        self.form = form
+        self.tables = tables
+        self.clock = clock
+        self.on_error = on_error
+        self.on_skip = on_skip
+        self.has_functions = form.functions != NO_FUNCTIONS
+        self.closed = False
+        self._pool = pool
+        self._windows = windows
+        self._next: Window | None = None
+        self._in_flight = in_flight
+        self.batches: deque[_Batch] = deque()
+        self.outstanding = 0  # tasks that readers have in hand
+
+    def _peek(self) -> Window | None:
+        if self._next is None:
+            self._next = next(self._windows, None)
+        return self._next
+
+    def plan(self) -> list[_Task]:
+        """Turn windows into tasks, as far as there is room for their batches."""
+        tasks: list[_Task] = []
+        while (window := self._peek()) is not None:
+            room = self._in_flight - len(self.batches)
+            if self.batches and room < len(window.batches):
+                break
+            self._next = None
+            tasks += self._read_tasks(window)
+        return tasks
+
+    def _read_tasks(self, window: Window) -> list[_Task]:
+        ring = self._pool.ring
+        batches = [_Batch(spec, ring.acquire(max(1, self.form.raw_bytes))) for spec in window.batches]
+        self.batches.extend(batches)
+        slots = np.array([batch.slot for batch in batches], np.int64)[window.batch]
+        tasks = []
+        for low, high in self._cuts(window):
+            some = slice(low, high)
+            units = set(window.unit[some].tolist())
+            read = Read(
+                self.number,
+                slots[some],
+                window.place[some],
+                window.file[some],
+                window.row[some],
+                window.unit[some],
+                {unit: rows for unit, rows in window.kept.items() if unit in units},
+            )
+            members = [batches[i] for i in np.unique(window.batch[some]).tolist()]
+            for batch in members:
+                batch.reads_left += 1
+            tasks.append(_Task(self, "read", read, members))
+        return tasks
+
+    def _cuts(self, window: Window) -> list[tuple[int, int]]:
+        """Cut the events of a window into pieces of about equal size, but never within a unit."""
+        n = len(window.row)
+        pieces = max(1, self._pool.num_readers * _READS_PER_READER) if len(window.batches) > 1 else 1
+        allowed = np.flatnonzero(np.diff(window.unit, prepend=-2) != 0)  # a unit's events are together: one file's block
+        alone = np.flatnonzero(window.unit < 0)
+        allowed = np.union1d(allowed, alone)
+        wanted = np.linspace(0, n, pieces + 1)[1:-1]
+        places = allowed[np.minimum(np.searchsorted(allowed, wanted), len(allowed) - 1)]
+        edges = np.unique([0, *places.tolist(), n])
+        return list(zip(edges[:-1].tolist(), edges[1:].tolist()))
+
+    def next(self, timeout_s: float) -> Delivery | None:
+        """Return the next batch, or None at the end.
+
+        Raises:
+            HepfeedError: An event could not be read or processed, a reader keeps dying, or nothing came in time.
+        """
+        deadline = time.monotonic() + timeout_s if timeout_s else None
+        begun = self.clock.begin()
+        waited = 0.0
+        while True:
+            self._pool.pump(0.0)
+            if not self.batches:
+                if self._peek() is None:
+                    return None
+                continue
+            if self.batches[0].ready:
+                break
+            before = time.perf_counter()
+            if deadline is not None and time.monotonic() > deadline:
+                raise FeedTimeoutError(
+                    f"DataLoader timed out after {timeout_s:g} seconds: no batch arrived; a reader or its file system hangs"
+                )
+            self._pool.pump(1.0 if deadline is None else max(0.01, min(1.0, deadline - time.monotonic())))
+            waited += time.perf_counter() - before
+        batch = self.batches.popleft()
+        if self._pool.num_readers:
+            self.clock.stages["wait"] += waited
+        delivery = self._deliver(batch)
+        self._pool.pump(0.0)
+        self.clock.stages["transfer"] += max(0.0, self.clock.since(begun) - waited)
+        return delivery
+
+    def _deliver(self, batch: _Batch) -> Delivery:
+        ring = self._pool.ring
+        spec, kept = batch.spec, None
+        if batch.failures:
+            error = batch.failures[min(batch.failures)]
+            if self.on_error != "skip":
+                ring.release(batch.slot)
+                raise error
+            for place in sorted(batch.failures):
+                self.clock.counts["skipped"] += 1
+                self.on_skip(batch.failures[place])
+            kept = np.setdiff1d(np.arange(len(spec)), list(batch.failures))
+            spec = BatchSpec(spec.epoch, spec.index, spec.file[kept], spec.row[kept], spec.label[kept])
+        size = batch.finished.bytes if batch.finished else max(1, self.form.raw_bytes)
+        shared = ring.leased < MAX_LEASES
+        memory = ring.lease(batch.slot, size)
+        if not shared:
+            self.clock.counts["copies"] += 1
+        return Delivery(spec, memory, batch.finished, kept, shared, lambda: ring.pin(batch.slot, size))
+
+    # ---- replies ---------------------------------------------------------------------------------------------------
+
+    def read_done(self, task: _Task, done: ReadDone) -> list[_Task]:
+        """Take note of a finished read; returns the tasks that it makes possible."""
+        self.clock.add_read(done.costs)
+        by_slot = {batch.slot: batch for batch in task.batches}
+        for slot, place, error in done.failures:
+            by_slot[slot].failures.setdefault(place, error)
+        follow = []
+        for batch in task.batches:
+            batch.reads_left -= 1
+            if batch.reads_left:
+                continue
+            failed = batch.failures and self.on_error != "skip"
+            if self.has_functions and not failed and len(batch.failures) < len(batch.spec):
+                follow.append(_Task(self, "finish", self._finish(batch), [batch]))
+            else:
+                batch.ready = True
+        return follow
+
+    def _finish(self, batch: _Batch) -> Finish:
+        spec = batch.spec
+        dropped = np.array(sorted(batch.failures), np.int64)
+        return Finish(self.number, batch.slot, spec.epoch, spec.index, spec.file, spec.row, spec.label, dropped)
+
+    def finish_done(self, task: _Task, finished: Finished) -> None:
+        """Take note of a batch that went through the functions."""
+        (batch,) = task.batches
+        self.clock.stages["transform"] += finished.total_ns * 1e-9
+        batch.failures.update(finished.failures)
+        batch.finished = finished
+        batch.ready = True
+
+    def failed(self, task: _Task, error: BaseException) -> None:
+        """Let the first batch of a task raise when its turn comes."""
+        if not isinstance(error, HepfeedError):
+            raise error
+        for batch in task.batches:
+            batch.failures[-1] = error
+            batch.ready = True
+        self.on_error = "raise"
+
+    def close(self) -> None:
+        """Give back all slots; those that a reader still writes to follow when it is done."""
+        if not self.closed:
+            self.closed = True
+            self._pool.remove(self)
+
+
+NO_FUNCTIONS = b""
+
+
+class ReaderPool:
+    """Readers, and the ring that they fill.
+
+    Args:
+        num_readers: Processes; 0 reads in the consumer's process.
+    """
+
+    def __init__(self, num_readers: int) -> None:
+        self.num_readers = num_readers
+        self.ring = Ring()
+        self._streams: dict[int, Stream] = {}
+        self._closing: dict[int, Stream] = {}
+        self._count = 0
+        self._tasks = 0
+        self._queue: deque[_Task] = deque()
+        self._readers: list[_ReaderProcess] = []
+        self._local = Reader(self.ring.descriptor) if num_readers == 0 else None
+        self._local_known: tuple[set[int], dict[str, set[int]]] = (set(), {})
+        self._keeper: dict[tuple[int, int], _ReaderProcess] = {}  # who keeps the rest of a unit
+        self._owner = os.getpid()
+        self.restarts = 0
+        try:
+            for _ in range(num_readers):
+                self._readers.append(_ReaderProcess(self.ring.descriptor))
+        except BaseException:
+            self.close()
+            raise
+        self._finalizer = weakref.finalize(self, _close_all, self._readers, self.ring, self._local, os.getpid())
+
+    @property
+    def pids(self) -> list[int]:
+        """Process numbers of the readers."""
+        return [reader.worker.pid for reader in self._readers]
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called, or this is a forked copy of the pool."""
+        return self.ring.descriptor < 0 or self._owner != os.getpid()
+
+    # ---- streams ---------------------------------------------------------------------------------------------------
+
+    def add(self, stream: Stream) -> int:
+        """Give a stream its number."""
+        self._count += 1
+        self._streams[self._count] = stream
+        return self._count
+
+    def remove(self, stream: Stream) -> None:
+        """Forget a stream: its waiting tasks are dropped, its slots freed once no reader writes to them."""
+        self._streams.pop(stream.number, None)
+        if self.closed:
+            return
+        self._queue = deque(task for task in self._queue if task.stream is not stream)
+        self._keeper = {key: reader for key, reader in self._keeper.items() if key[0] != stream.number}
+        self._closing[stream.number] = stream
+        self._settle(stream)
+
+    def _settle(self, stream: Stream) -> None:
+        if stream.outstanding:
+            return
+        del self._closing[stream.number]
+        for batch in stream.batches:
+            self.ring.release(batch.slot)
+        stream.batches.clear()
+        if self._local is not None:
+            self._local.drop_stream(stream.number)
+        for reader in self._readers:
+            if stream.number in reader.streams:
+                reader.streams.discard(stream.number)
+                reader.worker.call(_NO_REPLY, "drop_stream", stream.number)
+
+    # ---- work ------------------------------------------------------------------------------------------------------
+
+    def pump(self, wait_s: float) -> None:
+        """Plan, send, and take in what has arrived; waits at most ``wait_s`` for a reply."""
+        self.ring.reclaim()
+        for stream in self._streams.values():
+            self._queue.extend(stream.plan())
+        if self._local is not None:
+            self._work_here(self._local)
+            return
+        self._assign()
+        busy = [reader for reader in self._readers if reader.in_hand]
+        if not busy:
+            return
+        unsent = [reader for reader in busy if reader.worker.has_unsent]
+        ready, writable, _ = select.select(busy, unsent, [], wait_s)
+        for reader in writable:
+            reader.worker.flush()
+        for reader in ready:
+            self._take(reader)
+        if ready:
+            self._assign()
+
+    def _work_here(self, local: Reader) -> None:
+        """Work on one task in the consumer's process."""
+        if not self._queue:
+            return
+        task = self._queue.popleft()
+        for method, *args in _introductions(task, *self._local_known):
+            getattr(local, method)(*args)
+        try:
+            value = getattr(local, task.method)(task.argument)
+        except HepfeedError as error:
+            task.stream.failed(task, error)
+            return
+        self._queue.extendleft(reversed(self._reply(task, value)))
+
+    def _reply(self, task: _Task, value: Any) -> list[_Task]:
+        if task.method == "read":
+            return task.stream.read_done(task, value)
+        task.stream.finish_done(task, value)
+        return []
+
+    def _assign(self) -> None:
+        """Hand tasks to readers, in order; a unit's remains go to the reader that keeps them."""
+        waiting: deque[_Task] = deque()
+        while self._queue:
+            task = self._queue.popleft()
+            reader = self._choose(task)
+            if reader is None:
+                waiting.append(task)
+                if all(len(r.in_hand) >= _TASKS_IN_HAND for r in self._readers):
+                    break
+                continue
+            self._send(reader, task)
+        self._queue.extendleft(reversed(waiting))
+
+    def _choose(self, task: _Task) -> _ReaderProcess | None:
+        keeper = self._keeper_of(task)
+        if keeper is not None and len(keeper.in_hand) < 2 * _TASKS_IN_HAND:
+            return keeper
+        reader = min(self._readers, key=lambda r: len(r.in_hand))
+        return reader if len(reader.in_hand) < _TASKS_IN_HAND else None
+
+    def _keeper_of(self, task: _Task) -> _ReaderProcess | None:
+        if not self._keeper or not isinstance(task.argument, Read):
+            return None
+        for unit in np.unique(task.argument.unit).tolist():
+            keeper = self._keeper.get((task.stream.number, unit))
+            if keeper is not None:
+                return keeper
+        return None
+
+    def _send(self, reader: _ReaderProcess, task: _Task) -> None:
+        for method, *args in _introductions(task, reader.streams, reader.files):
+            reader.worker.call(_NO_REPLY, method, *args)
+        if isinstance(task.argument, Read):
+            for unit in np.unique(task.argument.unit).tolist() if self._keeper else ():
+                self._keeper.pop((task.stream.number, unit), None)
+            for unit in task.argument.kept:
+                self._keeper[task.stream.number, unit] = reader
+        self._tasks += 1
+        reader.in_hand[self._tasks] = task
+        task.stream.outstanding += 1
+        reader.worker.call(self._tasks, task.method, task.argument)
+
+    def _take(self, reader: _ReaderProcess) -> None:
+        replies = reader.worker.receive()
+        if replies is None:
+            self._replace(reader)
+            return
+        for number, succeeded, value in replies:
+            task = reader.in_hand.pop(number, None)
+            if task is None:
+                if not succeeded:  # it could not start, or could not load a function
+                    raise value
+                continue
+            stream = task.stream
+            stream.outstanding -= 1
+            if stream.closed:
+                self._settle(stream)
+            elif succeeded:
+                self._queue.extendleft(reversed(self._reply(task, value)))
+            else:
+                stream.failed(task, value)
+
+    def _replace(self, dead: _ReaderProcess) -> None:
+        """Start a reader in the place of one that died, and hand its tasks to the others again."""
+        dead.worker.close()
+        code = dead.worker.exit_code
+        self.restarts += 1
+        self._keeper = {key: reader for key, reader in self._keeper.items() if reader is not dead}
+        again = []
+        for position, task in enumerate(dead.in_hand.values()):
+            task.stream.outstanding -= 1
+            if task.stream.closed:
+                self._settle(task.stream)
+                continue
+            task.stream.clock.counts["restarts"] += position == 0
+            task.attempts += position == 0  # readers work in order: it died on the first
+            if task.attempts >= _MAX_ATTEMPTS:
+                task.stream.failed(task, _died(task, code))
+                continue
+            again.append(task)
+        self._queue.extendleft(reversed(again))
+        self._readers[self._readers.index(dead)] = _ReaderProcess(self.ring.descriptor)
+
+    def close(self) -> None:
+        """End the readers and give the memory back; batches that are held stay valid."""
+        _close_all(self._readers, self.ring, self._local, self._owner)
+        self._streams.clear()
+        self._queue.clear()
+        self._keeper.clear()
+
+
+_NO_REPLY = 0
+
+
+class _ReaderProcess:
+    """A reader's process and what it was told."""
+
+    def __init__(self, ring: int) -> None:
+        self.worker = Worker("hepfeed.reader:Reader", (ring,), (ring,))
+        self.in_hand: dict[int, _Task] = {}
+        self.streams: set[int] = set()
+        self.files: dict[str, set[int]] = {}
+
+    def fileno(self) -> int:
+        return self.worker.fileno()
+
+
+def _introductions(task: _Task, streams: set[int], files: dict[str, set[int]]) -> list[tuple[Any, ...]]:
+    """Calls that tell a reader of the stream and the files of a task, where it does not know them."""
+    stream = task.stream
+    calls: list[tuple[Any, ...]] = []
+    if stream.number not in streams:
+        streams.add(stream.number)
+        calls.append(("add_stream", stream.number, stream.form))
+    known = files.setdefault(stream.form.catalog, set())
+    fresh = [file for file in np.unique(task.argument.file).tolist() if file not in known]
+    if fresh:
+        known.update(fresh)
+        calls.append(("add_files", stream.form.catalog, {file: stream.tables(file) for file in fresh}))
+    return calls
+
+
+def _died(task: _Task, code: int | None) -> ReaderError:
+    argument = task.argument
+    file, row = int(argument.file[0]), int(argument.row[0])
+    path = task.stream.tables(file).path
+    how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
+    return ReaderError(
+        f"a reader {how} {_MAX_ATTEMPTS} times on {len(argument.row)} events, the first of them event {row} of {path!r}:"
+        " look for lack of memory or a crash in process_fn; num_workers=0 shows it in this process",
+        file=path,
+        event=row,
+    )
+
+
+def _close_all(readers: list[_ReaderProcess], ring: Ring, local: Reader | None, owner: int) -> None:
+    for reader in readers:
+        reader.worker.close()
+    readers.clear()
+    if local is not None and owner == os.getpid():
+        local.close()
+    ring.close()

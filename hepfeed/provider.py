@@ -1,0 +1,173 @@
+"""One provider for training, validation and test: one pool of readers and one ring serve them all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from hepfeed.collate import Outputs
+from hepfeed.dataset import EventDataset, Function, as_spec
+from hepfeed.errors import SpecError, nearest
+from hepfeed.index import OnError
+from hepfeed.loader import DataLoader, Shuffle
+from hepfeed.pool import ReaderPool
+from hepfeed.quotas import Composition, Exhausted
+from hepfeed.spec import SampleSpec
+from hepfeed.store import Progress
+
+__all__ = ["DataProvider"]
+
+DEFAULT_SPLITS = {"train": 0.8, "val": 0.1, "test": 0.1}
+
+
+class DataProvider:
+    """Loaders for the parts of a data set, e.g. ``provider.train``, ``provider.val``, ``provider.test``.
+
+    Readers start with the first epoch and end with :meth:`close`, with the ``with`` block, or with the provider.
+
+    Args:
+        spec: The specification, its list form, or the path of its file.
+        batch_size: Events of a batch.
+        splits: Fractions by name; one loader for each.
+        num_workers: Readers, shared by all loaders; 0 reads in this process.
+        cache: None or ``"auto"``: the sources are read in every epoch.
+        seed: Of the splits, the orders and the functions' random numbers.
+        shuffle: Order of the part named ``train`` (or the first one); the others come in the order of the dataset.
+        split_by: How events are divided; see :class:`hepfeed.splits.Splits`.
+        transform: Functions on each batch, in the readers; of the dataset.
+        process_fn: As in :class:`~hepfeed.DataLoader`.
+        delivery_fn: As in :class:`~hepfeed.DataLoader`.
+        outputs: As in :class:`~hepfeed.DataLoader`.
+        drop_last: Leave out an incomplete last batch of the training part; the others are always complete.
+        pin_memory: As in :class:`~hepfeed.DataLoader`.
+        prefetch_factor: As in :class:`~hepfeed.DataLoader`.
+        timeout: As in :class:`~hepfeed.DataLoader`.
+        composition: Of the training part.
+        exhausted: Of the training part.
+        max_events: Most events of an epoch, of each part.
+        window_events: As in :class:`~hepfeed.DataLoader`.
+        window_bytes: As in :class:`~hepfeed.DataLoader`.
+        on_error: ``"raise"``, or ``"skip"`` files and events at fault.
+        index: Path of the index file; by default the user's own.
+        progress: Called with (what is done, finished, total) while files are opened.
+
+    Attributes:
+        loaders: The loaders by the names of their parts.
+    """
+
+    def __init__(
+        self,
+        spec: SampleSpec | Sequence[Any] | str | os.PathLike[str],
+        batch_size: int = 128,
+        *,
+        splits: Mapping[str, float] | None = None,
+        num_workers: int = 2,
+        cache: Literal["auto"] | None = "auto",
+        seed: int = 0,
+        shuffle: Shuffle = True,
+        split_by: str = "event",
+        transform: Sequence[Function] | Function | None = None,
+        process_fn: Function | None = None,
+        delivery_fn: Callable[[dict[str, Any]], Any] | None = None,
+        outputs: Outputs | None = None,
+        drop_last: bool = False,
+        pin_memory: bool = False,
+        prefetch_factor: int | None = None,
+        timeout: float = 0,
+        composition: Composition = "exact",
+        exhausted: Exhausted = "drain",
+        max_events: int | None = None,
+        window_events: int | None = None,
+        window_bytes: int = 256 << 20,
+        on_error: OnError = "raise",
+        index: str | os.PathLike[str] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        if cache not in (None, "auto"):
+            raise SpecError(f"cache={cache!r}: this version reads the sources in every epoch; use None or 'auto'")
+        splits = DEFAULT_SPLITS if splits is None else dict(splits)
+        for name in splits:
+            if not name.isidentifier() or hasattr(type(self), name) or name == "loaders":
+                raise SpecError(f"split {name!r} can't be an attribute of the provider: choose another name")
+        self._spec = as_spec(spec)
+        self.loaders: dict[str, DataLoader] = {}
+        training = "train" if "train" in splits else next(iter(splits))
+        datasets = {
+            name: EventDataset(
+                self._spec,
+                name,
+                splits=splits,
+                split_by=split_by,
+                split_seed=seed,
+                transform=transform,
+                on_error=on_error,
+                index=index,
+                progress=progress,
+            )
+            for name in splits
+        }
+        self._pool = ReaderPool(num_workers)
+        for name, dataset in datasets.items():
+            trains = name == training
+            self.loaders[name] = DataLoader(
+                dataset,
+                batch_size,
+                shuffle if trains else False,
+                num_workers=num_workers,
+                pin_memory=pin_memory,
+                drop_last=drop_last and trains,
+                timeout=timeout,
+                prefetch_factor=prefetch_factor if num_workers else None,
+                persistent_workers=num_workers > 0,
+                seed=seed,
+                process_fn=process_fn,
+                delivery_fn=delivery_fn,
+                outputs=outputs,
+                composition=composition if trains else "exact",
+                exhausted=exhausted if trains else "drain",
+                max_events=max_events,
+                window_events=window_events,
+                window_bytes=window_bytes,
+                pool=self._pool,
+            )
+
+    def __getattr__(self, name: str) -> DataLoader:
+        loaders: dict[str, DataLoader] = self.__dict__.get("loaders", {})
+        if name in loaders:
+            return loaders[name]
+        raise AttributeError(f"the provider has no {name!r}: {nearest(name, [*loaders, 'close', 'classes', 'pids'])}")
+
+    def __getitem__(self, name: str) -> DataLoader:
+        if name not in self.loaders:
+            raise SpecError(f"split {name!r} is not defined: {nearest(name, self.loaders)}")
+        return self.loaders[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.loaders)
+
+    @property
+    def classes(self) -> dict[str | int, int]:
+        """Label -> class index."""
+        return self._spec.classes
+
+    @property
+    def pids(self) -> list[int]:
+        """Process numbers of the readers."""
+        return self._pool.pids
+
+    def close(self) -> None:
+        """End the readers and give shared memory back; batches that are kept stay valid."""
+        for loader in self.loaders.values():
+            loader.close()
+        self._pool.close()
+
+    def __enter__(self) -> DataProvider:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{name}: {len(loader.dataset)} events" for name, loader in self.loaders.items())  # type: ignore[arg-type]
+        return f"DataProvider({parts}; {self._pool.num_readers} readers)"

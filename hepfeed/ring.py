@@ -1,0 +1,205 @@
+"""The ring: slots of shared memory that batches are written into by readers and handed out of by the consumer.
+
+Invariant: a slot is either free, or filled by readers on behalf of one batch, or leased to the consumer.  It comes
+back when the last view of the lease dies, and only then is it filled again; so a batch that the consumer holds never
+changes, and its memory stays valid even after the ring was closed.
+
+All slots lie in one sparse file in memory (``memfd_create``), each at a fixed stride, so that a slot grows in place and
+one descriptor serves every process.  Pages are allocated when a slot is first used (``posix_fallocate``: too little memory
+is an error then, not a SIGBUS later) and reused from then on: a first touch costs six times a reuse.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import mmap
+import os
+import tempfile
+import weakref
+from collections import deque
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hepfeed.errors import ResourceError
+
+__all__ = ["Ring", "RingView"]
+
+_STRIDE = 1 << 36  # address space of a slot in the file; costs nothing until it is used
+_PAGE = mmap.PAGESIZE
+_logger = logging.getLogger("hepfeed")
+
+Bytes = NDArray[np.uint8]
+
+
+class RingView:
+    """A process's mappings of the slots; used by readers, and by the ring itself.
+
+    Args:
+        descriptor: Of the shared file; stays the caller's.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._maps: dict[int, mmap.mmap] = {}
+
+    def ensure(self, slot: int, size: int) -> int:
+        """Make a slot hold at least ``size`` bytes, growing it in place; returns what it holds.
+
+        Raises:
+            ResourceError: There is not so much memory.
+        """
+        mapped = self._maps.get(slot)
+        if mapped is not None and len(mapped) >= size:
+            return len(mapped)
+        size = max(_PAGE, -(-size // _PAGE) * _PAGE)
+        try:
+            os.posix_fallocate(self._descriptor, slot * _STRIDE, size)
+            mapped = mmap.mmap(
+                self._descriptor, size, flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0), offset=slot * _STRIDE
+            )
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG, errno.EDQUOT):
+                raise
+            raise ResourceError(
+                f"no shared memory for a slot of {size} bytes ({len(self._maps)} are in use):"
+                " use a smaller batch_size, window_bytes or prefetch_factor"
+            ) from error
+        self._maps[slot] = mapped
+        return size
+
+    def bytes(self, slot: int, size: int) -> Bytes:
+        """Return the first ``size`` bytes of a slot, as an array of its own that keeps the mapping alive."""
+        self.ensure(slot, size)
+        return np.frombuffer(self._maps[slot], np.uint8, size)
+
+    def address(self, slot: int, size: int) -> int:
+        """Return where a slot of at least ``size`` bytes lies in this process."""
+        return int(self.bytes(slot, size).ctypes.data)
+
+    def forget(self) -> None:
+        """Drop all mappings; memory that arrays still refer to stays valid."""
+        self._maps.clear()
+
+
+class Ring:
+    """The consumer's side: makes slots, leases them, and takes them back.
+
+    Attributes:
+        descriptor: Of the shared file, for readers.
+        leased: Slots that are with the consumer.
+    """
+
+    def __init__(self) -> None:
+        self.descriptor = _shared_file()
+        self.leased = 0
+        self.view = RingView(self.descriptor)
+        self._free: list[int] = []
+        self._count = 0
+        self._returned: deque[int] = deque()  # appended by finalizers, at any time and in any thread
+        self._pinned: dict[int, tuple[int, int]] = {}
+        self._owner = os.getpid()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def acquire(self, size: int) -> int:
+        """Take a free slot of at least ``size`` bytes, or make one."""
+        self.reclaim()
+        if not self._free:
+            self._free.append(self._count)
+            self._count += 1
+        slot = self._free[-1]
+        if slot in self._pinned and self._pinned[slot][1] < size:
+            self._unpin(slot)
+        self.view.ensure(slot, size)
+        return self._free.pop()
+
+    def release(self, slot: int) -> None:
+        """Give back a slot that was not leased."""
+        self._free.append(slot)
+
+    def lease(self, slot: int, size: int) -> Bytes:
+        """Hand out a filled slot: ``(size,) uint8``; it comes back when the last view of this array dies."""
+        base = self.view.bytes(slot, size)
+        self.leased += 1
+        weakref.finalize(base, _give_back, self._returned, slot, os.getpid()).atexit = False
+        return base
+
+    def reclaim(self) -> None:
+        """Take back the slots whose leases ended."""
+        if self._returned and self._pinned:
+            import torch
+
+            torch.cuda.synchronize()  # a copy to the device may still read a slot whose tensor is gone
+        while self._returned:
+            self._free.append(self._returned.popleft())
+            self.leased -= 1
+
+    def pin(self, slot: int, size: int) -> None:
+        """Page-lock a slot, so that copies to a CUDA device need no staging."""
+        import torch
+
+        if slot in self._pinned:
+            return
+        address = self.view.address(slot, size)
+        status = torch.cuda.cudart().cudaHostRegister(address, size, 0)  # type: ignore[no-untyped-call]
+        if int(status) != 0:
+            _logger.warning("CUDA can't page-lock %d bytes of shared memory (error %d)", size, int(status))
+        else:
+            self._pinned[slot] = (address, size)
+
+    def _unpin(self, slot: int) -> None:
+        import torch
+
+        address, _ = self._pinned.pop(slot)
+        torch.cuda.cudart().cudaHostUnregister(address)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Close the file; leased memory stays valid until its last view dies."""
+        if self.descriptor < 0:
+            return
+        if self._owner == os.getpid():
+            for slot in list(self._pinned):
+                self._unpin(slot)
+        self.view.forget()
+        os.close(self.descriptor)
+        self.descriptor = -1
+
+
+def _give_back(returned: deque[int], slot: int, owner: int) -> None:
+    if os.getpid() == owner:  # a forked child's copy of a batch does not free the parent's slot
+        returned.append(slot)
+
+
+def _shared_file() -> int:
+    """Open an unnamed file in memory: memfd, else /dev/shm, else the temporary directory."""
+    if hasattr(os, "memfd_create"):
+        try:
+            descriptor = os.memfd_create("hepfeed-ring", os.MFD_CLOEXEC)
+            return _sized(descriptor)
+        except OSError as error:
+            _logger.info("memfd_create failed (%s): the ring is a file", error)
+    reasons: list[Any] = []
+    for directory in ("/dev/shm", tempfile.gettempdir()):
+        try:
+            descriptor, path = tempfile.mkstemp(prefix="hepfeed-", dir=directory)
+            os.unlink(path)
+            return _sized(descriptor)
+        except OSError as error:
+            reasons.append(f"{directory}: {error.strerror}")
+    raise ResourceError(f"no place for shared memory ({'; '.join(reasons)}): set TMPDIR to a writable directory")
+
+
+def _sized(descriptor: int) -> int:
+    """Set the file's length, which costs no memory: as many slots as the file system can address."""
+    for slots in (1 << 16, 1 << 12, 1 << 7):
+        try:
+            os.ftruncate(descriptor, slots * _STRIDE)
+            return descriptor
+        except OSError:
+            continue
+    os.close(descriptor)
+    raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
