@@ -154,7 +154,7 @@ PYBIND11_MODULE(_core, m) {
            py::arg("out_type"), py::arg("out_item"), py::arg("swap"), py::arg("offset"), py::arg("chunk"),
            py::arg("filters"), py::arg("fill"), py::arg("chunk_offset"), py::arg("chunk_size"),
            py::arg("chunk_mask"))
-      .def_readwrite("inflater", &Dataset::inflater, "Index into inflaters(); -1 until the first read has tried all.")
+      .def_readonly("inflater", &Dataset::inflater, "Index into inflaters(); -1 until all were tried on some chunks.")
       .def_property_readonly("out_row_bytes", &Dataset::out_row_bytes, "Bytes of one delivered event.");
 
   py::class_<ChunkReader>(m, "ChunkReader", "Reads events, with buffers of its own: for one thread at a time.")

@@ -17,7 +17,6 @@ def register_inflater(library: str, path: str) -> bool: ...
 def inflaters() -> list[str]: ...
 
 class Dataset:
-    inflater: int
     def __init__(
         self,
         *,
@@ -35,6 +34,8 @@ class Dataset:
         chunk_size: NDArray[np.int64],
         chunk_mask: NDArray[np.uint32],
     ) -> None: ...
+    @property
+    def inflater(self) -> int: ...
     @property
     def out_row_bytes(self) -> int: ...
 

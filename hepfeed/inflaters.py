@@ -16,7 +16,7 @@ _ZLIB = ("libz.so.1", "libz.so")  # HDF5 itself loads it
 
 @functools.cache
 def register_inflaters() -> tuple[str, ...]:
-    """Open every library that is there; each data set uses the one that is fastest on its first chunk.
+    """Open every library that is there; each data set uses the one that is fastest on its first chunks.
 
     Raises:
         ResourceError: None can be opened.
@@ -25,9 +25,8 @@ def register_inflaters() -> tuple[str, ...]:
         spec = importlib.util.find_spec(module)
         if spec is not None and spec.origin:
             _core.register_inflater(library, spec.origin)
-    for name in _ZLIB:
-        if _core.register_inflater("zlib", name):
-            break
+    if not _core.inflaters():  # always slower than the others, which are not there for every platform
+        any(_core.register_inflater("zlib", name) for name in _ZLIB)
     if not _core.inflaters():
         raise ResourceError("no library that inflates was found: pip install deflate zlib-ng")
     return tuple(_core.inflaters())

@@ -12,6 +12,7 @@ import pickle
 import random
 import resource
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -192,10 +193,10 @@ class Reader:
         self._chunks = _core.ChunkReader()
         self._catalogs: dict[str, dict[int, SourceTable]] = {}
         self._datasets: dict[tuple[str, int, str], _core.Dataset] = {}
-        self._inflaters: dict[tuple[Any, ...], int] = {}
         self._streams: dict[int, StreamForm] = {}
         self._functions: dict[int, list[Callable[[Batch], Batch]]] = {}
         self._open: OrderedDict[str, int] = OrderedDict()
+        weakref.finalize(self, _close_files, self._open)
         self._max_open = max_open_files()
         self._kept: dict[tuple[int, int], _Kept] = {}
 
@@ -228,9 +229,7 @@ class Reader:
 
     def close(self) -> None:
         """Close all files."""
-        for descriptor in self._open.values():
-            os.close(descriptor)
-        self._open.clear()
+        _close_files(self._open)
         if self._ring is not None:
             self._ring.forget()
 
@@ -358,7 +357,6 @@ class Reader:
             chosen = np.concatenate(places)
             cost, failures = self._chunks.read(parts, row[chosen], address[chosen])
             costs += cost
-            self._learn(name, parts)
             for request, fault, offset, error_number in failures:
                 i = int(chosen[request])
                 number = next(n for n, low, high, _ in opened if low <= i < high)
@@ -411,15 +409,7 @@ class Reader:
         dataset = self._datasets.get(key)
         if dataset is None:
             dataset = self._datasets[key] = native_dataset(*self._catalogs[catalog][number].datasets[name])
-            dataset.inflater = self._inflaters.get(name, -1)
         return dataset
-
-    def _learn(self, name: str, parts: list[tuple[_core.Dataset, int, int]]) -> None:
-        """Remember which library was fastest for a key, so that the next file need not try them all."""
-        if name not in self._inflaters:
-            tried = [dataset.inflater for dataset, _, _ in parts if dataset.inflater >= 0]
-            if tried:
-                self._inflaters[name] = tried[0]
 
     def _descriptor(self, source: SourceTable) -> int:
         """Open a file, or find it open; the least recently used one is closed where there are too many.
@@ -535,6 +525,12 @@ class Reader:
             for array, at in moving:
                 target[at : at + array.nbytes].view(array.dtype).reshape(array.shape)[...] = array
         return tensors, inline, used
+
+
+def _close_files(opened: OrderedDict[str, int]) -> None:
+    for descriptor in opened.values():
+        os.close(descriptor)
+    opened.clear()
 
 
 def apply_functions(functions: list[Callable[[Batch], Batch]], batch: Batch, seed: int, *purpose: int | str) -> Batch:

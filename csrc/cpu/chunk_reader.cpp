@@ -17,7 +17,8 @@ namespace {
 
 constexpr size_t kSpanBytes = size_t{1} << 20;  // most bytes of one pread that serves several chunks
 constexpr int64_t kGapBytes = 4096;             // bytes between two chunks that are cheaper to read than to skip
-constexpr size_t kTrialBytes = size_t{1} << 20;  // a trial of the decoders ends once so many bytes were inflated
+constexpr int kTrials = 8;                       // chunks on which every library is tried; less for large chunks
+constexpr size_t kTrialBytes = size_t{4} << 20;  // so many bytes are enough
 constexpr size_t kChecksumBytes = 4;
 constexpr size_t kDirectBytes = 8192;            // events of at least so many bytes are read straight to their place
 
@@ -58,56 +59,6 @@ inline void copy_run(uint8_t* to, const uint8_t* from, size_t bytes) {
     std::memcpy(to + bytes - 8, &b, 8);
   } else {
     std::memcpy(to, from, bytes);
-  }
-}
-
-// The part of an event that a chunk covers, as runs of items that lie together in both.
-// run(event_item, chunk_item, items): item offsets within the event, and within the chunk's slice of that event.
-template <class Run>
-void for_each_run(const Dataset& set, int64_t chunk, Run run) {
-  const size_t axes = set.shape.size();
-  constexpr size_t kMaxAxes = 32;
-  int64_t begin[kMaxAxes], length[kMaxAxes], event_stride[kMaxAxes], chunk_stride[kMaxAxes];
-  int64_t rest = chunk % set.chunks_per_row;
-  int64_t event_step = 1, chunk_step = 1;
-  for (size_t axis = axes; axis-- > 1;) {
-    const int64_t cell = rest % set.grid[axis];
-    rest /= set.grid[axis];
-    begin[axis] = cell * set.chunk[axis];
-    length[axis] = std::min(set.chunk[axis], set.shape[axis] - begin[axis]);
-    event_stride[axis] = event_step;
-    chunk_stride[axis] = chunk_step;
-    event_step *= set.shape[axis];
-    chunk_step *= set.chunk[axis];
-  }
-  // Merge trailing axes that the chunk covers whole.
-  size_t inner = axes;
-  int64_t run_items = 1, event_base = 0;
-  while (inner > 1) {
-    --inner;
-    run_items *= length[inner];
-    event_base += begin[inner] * event_stride[inner];
-    if (length[inner] != set.shape[inner] || set.chunk[inner] != set.shape[inner]) break;
-  }
-  if (axes == 1) {
-    run(int64_t{0}, int64_t{0}, int64_t{1});
-    return;
-  }
-  for (size_t axis = 1; axis < inner; ++axis) event_base += begin[axis] * event_stride[axis];
-  int64_t index[kMaxAxes] = {0};
-  for (;;) {
-    int64_t event_item = event_base, chunk_item = 0;
-    for (size_t axis = 1; axis < inner; ++axis) {
-      event_item += index[axis] * event_stride[axis];
-      chunk_item += index[axis] * chunk_stride[axis];
-    }
-    run(event_item, chunk_item, run_items);
-    size_t axis = inner;
-    while (axis-- > 1) {
-      if (++index[axis] < length[axis]) break;
-      index[axis] = 0;
-    }
-    if (axis == 0) return;
   }
 }
 
@@ -161,13 +112,12 @@ bool ChunkReader::pread_all(int file, uint8_t* to, size_t bytes, int64_t offset,
   return true;
 }
 
-// Byte order and type of decoded items; `items` is changed.
-const uint8_t* ChunkReader::delivered(const Dataset& dataset, uint8_t* items, size_t count) {
+void ChunkReader::deliver(const Dataset& dataset, uint8_t* items, uint8_t* out, size_t count) const {
   if (dataset.swap) byteswap(items, count, dataset.item);
-  if (!dataset.converts()) return items;
-  uint8_t* out = grown(converted_, count * dataset.out_item);
-  convert(items, dataset.type, out, dataset.out_type, count);
-  return out;
+  if (dataset.converts())
+    convert(items, dataset.type, out, dataset.out_type, count);
+  else if (items != out)
+    std::memcpy(out, items, count * dataset.item);
 }
 
 // ---- events whose bytes lie together in the file ----------------------------------------------------------------
@@ -188,7 +138,7 @@ void ChunkReader::read_addressable(const Dataset& set, int file, ReadCost& cost)
     if (start < 0) {  // never written
       uint8_t* items = grown(first_, set.row_bytes());
       for (int64_t i = 0; i < set.row_items; ++i) std::memcpy(items + i * set.item, set.fill.data(), set.item);
-      std::memcpy(first->destination, delivered(set, items, set.row_items), set.out_row_bytes());
+      deliver(set, items, first->destination, set.row_items);
       ++first;
       cost.scatter_ns += watch.lap();
       continue;
@@ -220,13 +170,13 @@ void ChunkReader::read_addressable(const Dataset& set, int file, ReadCost& cost)
         fail(request, request + 1, Fault::io, at, error_number);
         continue;
       }
-      const uint8_t* items = raw + (at - start);
-      if (!as_stored) {  // the same event may be asked for twice: work on a copy
+      uint8_t* items = raw + (at - start);
+      if (set.swap) {  // the same event may be asked for twice: work on a copy
         uint8_t* copy = grown(first_, bytes);
         std::memcpy(copy, items, bytes);
-        items = delivered(set, copy, set.row_items);
+        items = copy;
       }
-      std::memcpy(request->destination, items, set.out_row_bytes());
+      deliver(set, items, request->destination, set.row_items);
     }
     cost.scatter_ns += watch.lap();
     first = last;
@@ -247,18 +197,41 @@ void ChunkReader::read_chunked(Dataset& set, int file, ReadCost& cost) {
 }
 
 void ChunkReader::read_block(Dataset& set, int file, const Request* first, const Request* last, ReadCost& cost) {
-  const int64_t base = first->row / set.chunk[0] * set.chunks_per_row;
+  const int64_t block = first->row / set.chunk[0] * set.chunks_per_row;
+  // One event that is one chunk is decoded in its place.
+  if (set.chunk[0] == 1 && set.chunks_per_row == 1 && set.chunk_items == set.row_items && last == first + 1) {
+    fill_slab(set, file, block, first->destination, first, last, cost);
+    return;
+  }
+  const size_t slice_bytes = set.chunk_out_bytes() / static_cast<size_t>(set.chunk[0]);  // of one event in a chunk
+  uint8_t* slab = grown(slab_, set.chunk_out_bytes() * static_cast<size_t>(set.slab_chunks));
+  for (int64_t i = 0; i < set.chunks_per_row / set.slab_chunks; ++i) {
+    if (!fill_slab(set, file, block + i * set.slab_chunks, slab, first, last, cost)) continue;
+    Stopwatch watch;
+    const std::vector<Run>& runs = set.slab_runs(i);
+    for (const Request* request = first; request != last; ++request) {
+      const uint8_t* from = slab + static_cast<size_t>(request->row % set.chunk[0]) * slice_bytes;
+      for (const Run& run : runs) copy_run(request->destination + run.event_byte, from + run.slab_byte, run.bytes);
+    }
+    cost.scatter_ns += watch.lap();
+  }
+}
+
+bool ChunkReader::fill_slab(Dataset& set, int file, int64_t first_chunk, uint8_t* slab, const Request* first,
+                            const Request* last, ReadCost& cost) {
   Stopwatch watch;
+  const auto place_of = [&](int64_t chunk) {
+    return slab + static_cast<size_t>(chunk - first_chunk) * set.chunk_out_bytes();
+  };
   pieces_.clear();
-  for (int64_t chunk = base; chunk < base + set.chunks_per_row; ++chunk) {
+  for (int64_t chunk = first_chunk; chunk < first_chunk + set.slab_chunks; ++chunk) {
     if (set.chunk_offset[chunk] < 0)
-      scatter_fill(set, chunk, first, last);
+      fill_chunk(set, place_of(chunk));
     else
       pieces_.push_back({chunk, set.chunk_offset[chunk], set.chunk_size[chunk]});
   }
   std::sort(pieces_.begin(), pieces_.end(), [](const Piece& a, const Piece& b) { return a.offset < b.offset; });
-  cost.scatter_ns += watch.lap();
-  for (size_t i = 0; i < pieces_.size();) {
+  for (size_t i = 0; i < pieces_.size();) {  // neighbours come with one pread
     const int64_t start = pieces_[i].offset;
     int64_t stop = start + pieces_[i].size;
     size_t j = i + 1;
@@ -277,31 +250,27 @@ void ChunkReader::read_block(Dataset& set, int file, const Request* first, const
       uint8_t* at = raw + (piece.offset - start);
       if (!complete && !pread_all(file, at, piece.size, piece.offset, error_number)) {
         fail(first, last, Fault::io, piece.offset, error_number);
-        continue;
+        return false;
       }
-      decode_piece(set, piece, at, first, last, cost);
+      Fault fault = Fault::none;
+      if (!decode_piece(set, piece, at, place_of(piece.chunk), fault)) {
+        fail(first, last, fault, piece.offset, 0);
+        return false;
+      }
+      cost.bytes_inflated += set.chunk_items * static_cast<int64_t>(set.item);
+      cost.chunks += 1;
     }
-    watch.lap();
+    cost.inflate_ns += watch.lap();
   }
+  return true;
 }
 
-void ChunkReader::decode_piece(Dataset& set, const Piece& piece, const uint8_t* raw, const Request* first,
-                               const Request* last, ReadCost& cost) {
-  Stopwatch watch;
-  // A chunk that is one event, delivered as it is stored, is decoded in its place.
-  const bool direct = set.chunk_items == set.row_items && !set.swap && !set.converts() && last == first + 1;
-  Fault fault = Fault::none;
-  uint8_t* items = decode(set, piece.chunk, raw, piece.size, direct ? first->destination : nullptr, fault);
-  cost.inflate_ns += watch.lap();
-  cost.bytes_inflated += set.chunk_items * static_cast<int64_t>(set.item);
-  cost.chunks += 1;
-  if (!items) {
-    fail(first, last, fault, piece.offset, 0);
-    return;
-  }
-  if (items == first->destination) return;
-  scatter(set, piece.chunk, delivered(set, items, set.chunk_items), first, last);
-  cost.scatter_ns += watch.lap();
+bool ChunkReader::decode_piece(Dataset& set, const Piece& piece, const uint8_t* raw, uint8_t* out, Fault& fault) {
+  const bool as_stored = !set.swap && !set.converts();
+  uint8_t* items = decode(set, piece.chunk, raw, piece.size, as_stored ? out : nullptr, fault);
+  if (!items) return false;
+  deliver(set, items, out, static_cast<size_t>(set.chunk_items));
+  return true;
 }
 
 uint8_t* ChunkReader::decode(Dataset& set, int64_t chunk, const uint8_t* raw, size_t raw_bytes, uint8_t* direct,
@@ -340,10 +309,8 @@ uint8_t* ChunkReader::decode(Dataset& set, int64_t chunk, const uint8_t* raw, si
         from_bytes -= kChecksumBytes;
         continue;
       case Filter::deflate:
-        if (inflaters_.empty()) throw std::runtime_error("no library that inflates was registered");
-        if (set.inflater < 0) choose_inflater(set, from, from_bytes, before[i]);
         items = target(before[i]);
-        if (!inflaters_[set.inflater]->inflate(from, from_bytes, items, before[i])) return nullptr;
+        if (!inflate(set, from, from_bytes, items, before[i])) return nullptr;
         break;
       case Filter::shuffle: {
         if (from_bytes != before[i]) return nullptr;
@@ -366,61 +333,33 @@ uint8_t* ChunkReader::decode(Dataset& set, int64_t chunk, const uint8_t* raw, si
   return items;
 }
 
-// Tries every library on one stream, twice, and keeps the one with the least time; a library that fails is out.
-void ChunkReader::choose_inflater(Dataset& set, const uint8_t* raw, size_t raw_bytes, size_t bytes) {
-  std::vector<uint8_t> out(bytes);
-  int64_t best = INT64_MAX;
-  set.inflater = 0;
-  const int rounds = bytes > kTrialBytes ? 2 : 4;
-  for (size_t i = 0; i < inflaters_.size(); ++i) {
-    for (int round = 0; round < rounds; ++round) {
-      Stopwatch watch;
-      if (!inflaters_[i]->inflate(raw, raw_bytes, out.data(), bytes)) break;
-      const int64_t spent = watch.lap();
-      if (round > 0 && spent < best) {  // the first round warms caches and page tables
-        best = spent;
-        set.inflater = static_cast<int>(i);
-      }
-    }
+// Inflates with the library that is fastest on this data set: all of them are tried on its first chunks.
+bool ChunkReader::inflate(Dataset& set, const uint8_t* raw, size_t raw_bytes, uint8_t* out, size_t bytes) {
+  const size_t libraries = inflaters_.size();
+  if (libraries == 0) throw std::runtime_error("no library that inflates was registered");
+  if (set.inflater >= 0) return inflaters_[set.inflater]->inflate(raw, raw_bytes, out, bytes);
+  set.trial_ns.resize(libraries);
+  bool good = false;
+  for (size_t i = 0; i < libraries; ++i) {
+    const size_t turn = (i + static_cast<size_t>(set.trials)) % libraries;  // whoever is first warms the cache
+    Stopwatch watch;
+    good = inflaters_[turn]->inflate(raw, raw_bytes, out, bytes);
+    set.trial_ns[turn] += watch.lap();
+    if (!good) return false;
   }
+  if (++set.trials >= kTrials || static_cast<size_t>(set.trials) * bytes >= kTrialBytes) {
+    const auto best = std::min_element(set.trial_ns.begin(), set.trial_ns.end());
+    set.inflater = static_cast<int>(best - set.trial_ns.begin());
+  }
+  return good;
 }
 
-void ChunkReader::scatter(const Dataset& set, int64_t chunk, const uint8_t* items, const Request* first,
-                          const Request* last) {
-  const size_t item = set.out_item;
-  const auto slice_bytes = static_cast<size_t>(set.chunk_items / set.chunk[0]) * item;  // one event in the chunk
-  if (set.chunks_per_row == 1 && slice_bytes == set.out_row_bytes()) {
-    for (const Request* request = first; request != last; ++request)
-      std::memcpy(request->destination, items + (request->row % set.chunk[0]) * slice_bytes, slice_bytes);
-    return;
-  }
-  struct Run {
-    size_t event_byte, chunk_byte, bytes;
-  };
-  thread_local std::vector<Run> runs;
-  runs.clear();
-  for_each_run(set, chunk, [&](int64_t event_item, int64_t chunk_item, int64_t count) {
-    runs.push_back({event_item * item, chunk_item * item, count * item});
-  });
-  for (const Request* request = first; request != last; ++request) {
-    const uint8_t* from = items + (request->row % set.chunk[0]) * slice_bytes;
-    for (const Run& run : runs)
-      copy_run(request->destination + run.event_byte, from + run.chunk_byte, run.bytes);
-  }
-}
-
-void ChunkReader::scatter_fill(const Dataset& set, int64_t chunk, const Request* first, const Request* last) {
-  uint8_t* one = grown(first_, set.item);
-  std::memcpy(one, set.fill.data(), set.item);
-  const uint8_t* value = delivered(set, one, 1);
-  uint8_t fill[256];
-  if (set.out_item > sizeof fill) throw std::invalid_argument("an item of more than 256 bytes");
-  std::memcpy(fill, value, set.out_item);
-  for_each_run(set, chunk, [&](int64_t event_item, int64_t, int64_t count) {
-    for (const Request* request = first; request != last; ++request)
-      for (int64_t i = 0; i < count; ++i)
-        std::memcpy(request->destination + (event_item + i) * set.out_item, fill, set.out_item);
-  });
+// A chunk that was never written holds the fill value.
+void ChunkReader::fill_chunk(const Dataset& set, uint8_t* out) {
+  const auto count = static_cast<size_t>(set.chunk_items);
+  uint8_t* items = grown(first_, count * set.item);
+  for (size_t i = 0; i < count; ++i) std::memcpy(items + i * set.item, set.fill.data(), set.item);
+  deliver(set, items, out, count);
 }
 
 }  // namespace hepfeed

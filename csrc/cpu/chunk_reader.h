@@ -54,23 +54,24 @@ class ChunkReader {
   void read_addressable(const Dataset& dataset, int file, ReadCost& cost);
   void read_chunked(Dataset& dataset, int file, ReadCost& cost);
   void read_block(Dataset& dataset, int file, const Request* first, const Request* last, ReadCost& cost);
-  void decode_piece(Dataset& dataset, const Piece& piece, const uint8_t* raw, const Request* first,
-                    const Request* last, ReadCost& cost);
+  // Decodes the chunks of a slab to `slab`; false, with all requests failed, where one can't be decoded.
+  bool fill_slab(Dataset& dataset, int file, int64_t first_chunk, uint8_t* slab, const Request* first,
+                 const Request* last, ReadCost& cost);
+  bool decode_piece(Dataset& dataset, const Piece& piece, const uint8_t* raw, uint8_t* out, Fault& fault);
   // Decodes to `direct` where that is possible, else to a buffer; null and a fault where the bytes are bad.
   uint8_t* decode(Dataset& dataset, int64_t chunk, const uint8_t* raw, size_t raw_bytes, uint8_t* direct,
                   Fault& fault);
-  void scatter(const Dataset& dataset, int64_t chunk, const uint8_t* items, const Request* first,
-               const Request* last);
-  void scatter_fill(const Dataset& dataset, int64_t chunk, const Request* first, const Request* last);
-  const uint8_t* delivered(const Dataset& dataset, uint8_t* items, size_t count);
+  void fill_chunk(const Dataset& dataset, uint8_t* out);
+  // Byte order and type of decoded items; `items` is changed.
+  void deliver(const Dataset& dataset, uint8_t* items, uint8_t* out, size_t count) const;
   bool pread_all(int file, uint8_t* to, size_t bytes, int64_t offset, int& error_number) const;
-  void choose_inflater(Dataset& dataset, const uint8_t* raw, size_t raw_bytes, size_t bytes);
+  bool inflate(Dataset& dataset, const uint8_t* raw, size_t raw_bytes, uint8_t* out, size_t bytes);
   void fail(const Request* first, const Request* last, Fault fault, int64_t offset, int error_number);
 
   std::vector<std::unique_ptr<Inflater>> inflaters_;
   std::vector<Request> requests_;
   std::vector<Piece> pieces_;
-  std::vector<uint8_t> raw_, first_, second_, converted_;
+  std::vector<uint8_t> raw_, slab_, first_, second_;
   std::vector<FailedRow> failed_;
   std::vector<uint8_t> has_failed_;
 };
