@@ -42,7 +42,14 @@ class BlockBuffer(torch.utils.data.IterableDataset[Batch]):
     """
 
     def __init__(
-        self, files: list[str], events: int, keys: list[str], classes: int, block: int, buffer: int, batch: int
+        self,
+        files: list[str],
+        events: int,
+        keys: list[str],
+        classes: int,
+        block: int,
+        buffer: int,
+        batch: int,
     ) -> None:
         self.files, self.events, self.keys, self.per_class = files, events, keys, len(files) // classes
         self.block, self.buffer, self.batch = block, buffer, batch
@@ -69,7 +76,9 @@ class BlockBuffer(torch.utils.data.IterableDataset[Batch]):
                 count = len(held["event"][0]) if held["event"] else 0
         yield from self._batches(held, random, whole=True)
 
-    def _batches(self, held: dict[str, list[NDArray[Any]]], random: np.random.Generator, whole: bool) -> Iterator[Batch]:
+    def _batches(
+        self, held: dict[str, list[NDArray[Any]]], random: np.random.Generator, whole: bool
+    ) -> Iterator[Batch]:
         columns = {key: np.concatenate(parts) for key, parts in held.items()}
         order = random.permutation(len(columns["event"]))
         usable = len(order) if whole else len(order) // 2 // self.batch * self.batch  # half stays to be mixed again

@@ -26,10 +26,11 @@ std::vector<T> to_vector(const Array<T>& array) {
   return std::vector<T>(array.data(), array.data() + array.size());
 }
 
-Dataset make_dataset(std::vector<int64_t> shape, const std::string& type, size_t item, const std::string& out_type,
-                     size_t out_item, bool swap, int64_t offset, std::vector<int64_t> chunk,
-                     std::vector<int> filters, const py::bytes& fill, const Array<int64_t>& chunk_offset,
-                     const Array<int64_t>& chunk_size, const Array<uint32_t>& chunk_mask) {
+Dataset make_dataset(std::vector<int64_t> shape, const std::string& type, size_t item,
+                     const std::string& out_type, size_t out_item, bool swap, int64_t offset,
+                     std::vector<int64_t> chunk, std::vector<int> filters, const py::bytes& fill,
+                     const Array<int64_t>& chunk_offset, const Array<int64_t>& chunk_size,
+                     const Array<uint32_t>& chunk_mask) {
   Dataset set;
   set.shape = std::move(shape);
   set.type = type_of(type);
@@ -49,7 +50,8 @@ Dataset make_dataset(std::vector<int64_t> shape, const std::string& type, size_t
   return set;
 }
 
-// Reads parts one after another: each is (data set, descriptor, number of events), and takes so many of the rows.
+// Reads parts one after another: each is (data set, descriptor, number of events), and takes so many of the
+// rows.
 py::tuple read_events(ChunkReader& reader, const py::list& parts, const Array<int64_t>& rows,
                       const Array<uint64_t>& destination) {
   static_assert(sizeof(uint8_t*) == sizeof(uint64_t), "addresses travel as uint64");
@@ -84,31 +86,33 @@ py::tuple read_events(ChunkReader& reader, const py::list& parts, const Array<in
   }
   py::list failures;
   for (const auto& row : failed)
-    failures.append(py::make_tuple(row.request, static_cast<int>(row.fault), row.file_offset, row.error_number));
-  return py::make_tuple(
-      py::make_tuple(cost.read_ns, cost.inflate_ns, cost.scatter_ns, cost.bytes_read, cost.bytes_inflated, cost.chunks),
-      failures);
+    failures.append(
+        py::make_tuple(row.request, static_cast<int>(row.fault), row.file_offset, row.error_number));
+  return py::make_tuple(py::make_tuple(cost.read_ns, cost.inflate_ns, cost.scatter_ns, cost.bytes_read,
+                                       cost.bytes_inflated, cost.chunks),
+                        failures);
 }
 
 void copy_events(const Array<uint64_t>& source, const Array<uint64_t>& destination, size_t row_bytes) {
-  if (source.size() != destination.size()) throw std::invalid_argument("sources and destinations differ in length");
+  if (source.size() != destination.size())
+    throw std::invalid_argument("sources and destinations differ in length");
   py::gil_scoped_release released;
   for (py::ssize_t i = 0; i < source.size(); ++i)
-    std::memcpy(reinterpret_cast<void*>(destination.data()[i]), reinterpret_cast<const void*>(source.data()[i]),
-                row_bytes);
+    std::memcpy(reinterpret_cast<void*>(destination.data()[i]),
+                reinterpret_cast<const void*>(source.data()[i]), row_bytes);
 }
 
 py::bytes unshuffle_bytes(const py::bytes& data, size_t item) {
   const std::string in = data;
   if (item == 0 || in.size() % item) throw std::invalid_argument("data is not a whole number of items");
   std::string out(in.size(), '\0');
-  unshuffle(reinterpret_cast<const uint8_t*>(in.data()), reinterpret_cast<uint8_t*>(out.data()), in.size() / item,
-            item);
+  unshuffle(reinterpret_cast<const uint8_t*>(in.data()), reinterpret_cast<uint8_t*>(out.data()),
+            in.size() / item, item);
   return out;
 }
 
-py::bytes convert_bytes(const py::bytes& data, const std::string& from, const std::string& to, size_t from_item,
-                        size_t to_item) {
+py::bytes convert_bytes(const py::bytes& data, const std::string& from, const std::string& to,
+                        size_t from_item, size_t to_item) {
   const std::string in = data;
   std::string out(in.size() / from_item * to_item, '\0');
   convert(reinterpret_cast<const uint8_t*>(in.data()), type_of(from), reinterpret_cast<uint8_t*>(out.data()),
@@ -154,21 +158,24 @@ PYBIND11_MODULE(_core, m) {
            py::arg("out_type"), py::arg("out_item"), py::arg("swap"), py::arg("offset"), py::arg("chunk"),
            py::arg("filters"), py::arg("fill"), py::arg("chunk_offset"), py::arg("chunk_size"),
            py::arg("chunk_mask"))
-      .def_readonly("inflater", &Dataset::inflater, "Index into inflaters(); -1 until all were tried on some chunks.")
+      .def_readonly("inflater", &Dataset::inflater,
+                    "Index into inflaters(); -1 until all were tried on some chunks.")
       .def_property_readonly("out_row_bytes", &Dataset::out_row_bytes, "Bytes of one delivered event.");
 
-  py::class_<ChunkReader>(m, "ChunkReader", "Reads events, with buffers of its own: for one thread at a time.")
+  py::class_<ChunkReader>(m, "ChunkReader",
+                          "Reads events, with buffers of its own: for one thread at a time.")
       .def(py::init<>())
       .def("read", &read_events, py::arg("parts"), py::arg("rows"), py::arg("destination"),
-           "Write event rows[i] to address destination[i], for parts (data set, descriptor, events) one after another; "
+           "Write event rows[i] to address destination[i], for parts (data set, descriptor, events) one "
+           "after another; "
            "returns (costs, failures).");
 
   m.def("copy_rows", &copy_events, py::arg("source"), py::arg("destination"), py::arg("row_bytes"),
         "Copy row_bytes bytes from each source address to its destination address.");
 
   m.def("unshuffle", &unshuffle_bytes, py::arg("data"), py::arg("item"), "HDF5's shuffle filter, undone.");
-  m.def("convert", &convert_bytes, py::arg("data"), py::arg("from_type"), py::arg("to_type"), py::arg("from_item"),
-        py::arg("to_item"), "Items of one type as items of another.");
+  m.def("convert", &convert_bytes, py::arg("data"), py::arg("from_type"), py::arg("to_type"),
+        py::arg("from_item"), py::arg("to_item"), "Items of one type as items of another.");
   m.def("fletcher32", &fletcher32_bytes, py::arg("data"), "HDF5's fletcher32 checksum.");
   m.def("inflate", &inflate_bytes, py::arg("library"), py::arg("data"), py::arg("out_bytes"),
         "A zlib stream inflated by one of inflaters(); None if it is broken.");

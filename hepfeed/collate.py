@@ -113,6 +113,8 @@ def _check_names(outputs: Outputs) -> None:
         return
     parts = list(outputs.values()) if isinstance(outputs, Mapping) else outputs
     if not isinstance(parts, tuple | list) or not parts:
-        raise SpecError(f"outputs must be names in tuples, lists or dicts, e.g. (['ECAL', 'HCAL'], 'onehot'), not {parts!r}")
+        raise SpecError(
+            f"outputs must be names in tuples, lists or dicts, e.g. (['ECAL', 'HCAL'], 'onehot'), not {parts!r}"
+        )
     for part in parts:
         _check_names(part)

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,6 +25,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from hepfeed import __version__
 from hepfeed.errors import (
     CorruptDataError,
     FileFormatError,
@@ -250,8 +250,7 @@ def _find_classes(source: Path) -> list[tuple[Path, tuple[int, ...]]]:
             there, lacking = (".gz", ".info") if number in maps else (".info", ".gz")
             missing = folder / f"event{number}{lacking}"
             raise SourceError(
-                f"expected {missing} beside event{number}{there}, found none; "
-                f"fetch it, or remove event{number}{there}",
+                f"expected {missing} beside event{number}{there}, found none; fetch it, or remove event{number}{there}",
                 file=str(missing),
             )
         if maps:
@@ -271,8 +270,7 @@ def _event_numbers(folder: Path, suffix: str) -> set[int]:
         match = re.fullmatch(r"event(0|[1-9][0-9]*)", path.stem)
         if match is None:
             raise FileFormatError(
-                f"expected names like event7{suffix} in {folder}, found {path.name}; "
-                "rename it or move it away",
+                f"expected names like event7{suffix} in {folder}, found {path.name}; rename it or move it away",
                 file=str(path),
             )
         numbers.add(int(match[1]))
@@ -346,7 +344,7 @@ def _write_events(file: h5py.File, job: _Job) -> None:
             "source": str(job.folder.resolve()),
             "class": job.folder.name,
             "form": job.form,
-            "creator": f"hepfeed {_version()}",
+            "creator": f"hepfeed {__version__}",
         }
     )
     deflate = {"compression": "gzip", "compression_opts": job.level} if job.level else {}
@@ -407,10 +405,3 @@ class _Hits:
             dataset.resize(start + len(hits), axis=0)
             dataset[start:] = new
         self._offsets[row + 1] = start + len(hits)
-
-
-def _version() -> str:
-    try:
-        return metadata.version("hepfeed")
-    except metadata.PackageNotFoundError:  # a checkout that is on the path without being installed
-        return "(not installed)"

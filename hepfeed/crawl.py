@@ -109,22 +109,15 @@ class Survey:
                     )
         names = list(keys or self.keys)
         if not names:
-            held = "; ".join(
-                f"{found.label!r} has {', '.join(found.keys) or 'none'}" for found in self.classes
-            )
+            held = "; ".join(f"{found.label!r} has {', '.join(found.keys) or 'none'}" for found in self.classes)
             raise SpecError(f"the classes in {self.directory!r} have no key in common: {held}")
         return SampleSpec(
-            [
-                {"files": found.patterns, "keys": names, "label": found.label, "rate": rate}
-                for found in self.classes
-            ],
+            [{"files": found.patterns, "keys": names, "label": found.label, "rate": rate} for found in self.classes],
             filter=filter,
         )
 
 
-def survey(
-    directory: str | os.PathLike[str], *, label: LabelSource | None = None, track: Track = iter
-) -> Survey:
+def survey(directory: str | os.PathLike[str], *, label: LabelSource | None = None, track: Track = iter) -> Survey:
     """Open all HDF5 files below a directory, and look into the first of each class.
 
     Args:
@@ -143,9 +136,7 @@ def survey(
         raise SpecError(f"{directory!r} is no directory; {nearest(name, beside)}")
     files = hdf5_files(directory)
     if not files:
-        raise SpecError(
-            f"there is no file *{', *'.join(HDF5_SUFFIXES)} in {directory!r}: name another directory"
-        )
+        raise SpecError(f"there is no file *{', *'.join(HDF5_SUFFIXES)} in {directory!r}: name another directory")
     skipped: dict[str, str] = {}
     contents: dict[str, _Contents] = {}
     members: defaultdict[str, list[str]] = defaultdict(list)

@@ -28,8 +28,8 @@ Function = Callable[[Batch], Batch]
 class EventDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     """All events of a specification, or one part of them; opened lazily in each process.
 
-    ``len(dataset)``, ``dataset[i]`` and ``dataset.__getitems__`` serve any framework; :class:`hepfeed.DataLoader` does not
-    use them but reads whole windows of events at once.
+    ``len(dataset)``, ``dataset[i]`` and ``dataset.__getitems__`` serve any framework; :class:`hepfeed.DataLoader` does
+    not use them but reads whole windows of events at once.
 
     Args:
         spec: The specification, its list form, or the path of its YAML or JSON file.

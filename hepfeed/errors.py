@@ -22,6 +22,7 @@ came, where (file, key, event) and what to do.  Errors travel between processes,
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -62,10 +63,12 @@ class HepfeedError(Exception):
 
     def __str__(self) -> str:
         where = [
-            f"{name} {value!r}" if name != "event" else f"event {value}"
-            for name, value in (("file", self.file), ("key", self.key), ("event", self.event))
-            if value is not None and str(value) not in self.message
+            f"{name} {value!r}"
+            for name, value in (("file", self.file), ("key", self.key))
+            if value is not None and value not in self.message
         ]
+        if self.event is not None and not re.search(rf"\bevent {self.event}\b", self.message):
+            where.append(f"event {self.event}")
         return f"{self.message} [{', '.join(where)}]" if where else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:

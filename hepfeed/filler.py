@@ -1,8 +1,8 @@
 """The filler: decides which events of which file make each batch.
 
 The order of events is a pure function of (specification, seed, epoch): never of the number of readers, of timing or of
-a crash.  Events are drawn from *lanes*, one for each rate; a lane's order is laid out over canonical partitions, so that
-ranks share the work by partition and a chunk is decoded on one rank only.
+a crash.  Events are drawn from *lanes*, one for each rate; a lane's order is laid out over canonical partitions, so
+that ranks share the work by partition and a chunk is decoded on one rank only.
 
 Consecutive batches form a *window*, whose events readers decode together, each chunk once.
 """
@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -296,9 +297,9 @@ class Filler:
     def fingerprint(self) -> str:
         """Return 32 hexadecimal digits that change with anything that changes the order of events."""
         index = self.index
-        options = (self.order, self.batch_size, self.seed, self.drop_last, self.skip, self.max_events)
-        options += (self._composition, self._exhausted, self.window_batches, self.partitions)
-        digest = xxhash.xxh3_128(repr((options, self._ranges, [s.block for s in index.sources])).encode())
+        shape = (self.order, self.batch_size, self.window_batches, self.partitions)
+        draws = (self.seed, self._composition, self._exhausted, self.drop_last, self.skip, self.max_events)
+        digest = xxhash.xxh3_128(repr((shape, draws, self._ranges, [s.block for s in index.sources])).encode())
         digest.update(index.rows.tobytes())
         digest.update(index.file_start.tobytes())
         return digest.hexdigest()
@@ -406,7 +407,7 @@ class Filler:
         event, unit_of, batch_of = event[order], unit_of[order], batch_of[order]
         bounds = np.searchsorted(batch_of, np.arange(n_batches + 1))
         if self.order in ("full", "window"):
-            for i, (low, high) in enumerate(zip(bounds[:-1], bounds[1:])):
+            for i, (low, high) in enumerate(pairwise(bounds)):
                 shuffle = generator(self.seed, "batch", epoch, begin + i).permutation(high - low)
                 event[low:high], unit_of[low:high] = event[low:high][shuffle], unit_of[low:high][shuffle]
         file, row = self.index.file_of(event), self.index.rows[event]
@@ -414,13 +415,19 @@ class Filler:
         place = np.arange(len(event)) - bounds[batch_of]
         batches = tuple(
             BatchSpec(epoch, begin + i, file[low:high], row[low:high], label[low:high])
-            for i, (low, high) in enumerate(zip(bounds[:-1], bounds[1:]))
+            for i, (low, high) in enumerate(pairwise(bounds))
             if i >= omit
         )
         wanted = np.flatnonzero(batch_of >= omit)
         by_file = wanted[np.lexsort((row[wanted], file[wanted]))]
         return Window(
-            batches, batch_of[by_file] - omit, place[by_file], file[by_file], row[by_file], unit_of[by_file], kept
+            batches,
+            batch_of[by_file] - omit,
+            place[by_file],
+            file[by_file],
+            row[by_file],
+            unit_of[by_file],
+            kept,
         )
 
 
@@ -441,7 +448,8 @@ def windows_of(specs: Iterable[BatchSpec], filler: Filler, batch_size: int) -> I
             if last >= sources[file].events:
                 path = sources[file].path
                 raise SpecError(
-                    f"batch {spec.index} names event {last} of {path!r}, which has {sources[file].events}", file=path
+                    f"batch {spec.index} names event {last} of {path!r}, which has {sources[file].events}",
+                    file=path,
                 )
         order = np.lexsort((spec.row, spec.file))
         zeros, alone = np.zeros(len(spec), np.int64), np.full(len(spec), -1, np.int64)

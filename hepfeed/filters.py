@@ -176,9 +176,7 @@ def _widen(values: NDArray[Any], key: str) -> NDArray[Any]:
     if kind == "S":
         return np.char.decode(values, "utf-8", "replace").astype(str)  # of no values NumPy 1 makes floats
     if kind in "OT" and all(isinstance(value, (str, bytes)) for value in values):
-        return np.array(
-            [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values], dtype=str
-        )
+        return np.array([v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values], dtype=str)
     raise FilterError(
         f"the filter can use booleans, integers, floats and strings, but {key!r} has the type {values.dtype}",
         key=key,
@@ -254,9 +252,7 @@ class _Builder(ast.NodeVisitor):
             )
         return value
 
-    def _equal(
-        self, node: ast.AST, operation: Callable[[Any, Any], Any], left: _Value, right: _Value
-    ) -> _Value:
+    def _equal(self, node: ast.AST, operation: Callable[[Any, Any], Any], left: _Value, right: _Value) -> _Value:
         if _is_text(left) != _is_text(right):
             raise self.error(node, "a string can only be compared with a string, and a number with a number")
         return cast(_Value, operation(left, right))
@@ -274,16 +270,12 @@ class _Builder(ast.NodeVisitor):
             match node.args, node.keywords:
                 case [ast.Constant(value=str(path))], [] if path.strip("/"):
                     return path.strip("/")
-            raise self.error(
-                node, "key(...) takes the path of a data set as one string, e.g. key('Event/energy')"
-            )
+            raise self.error(node, "key(...) takes the path of a data set as one string, e.g. key('Event/energy')")
         return None
 
     def _column(self, node: ast.AST, path: str | None, index: tuple[int, ...] = ()) -> _Term:
         if path is None:
-            raise self.error(
-                node, "only a key can stand before '.' and '[...]', e.g. Event.energy or target[0, 1]"
-            )
+            raise self.error(node, "only a key can stand before '.' and '[...]', e.g. Event.energy or target[0, 1]")
         self.columns.append(_Column(path, index))
         return self.columns[-1]
 
@@ -326,9 +318,7 @@ class _Builder(ast.NodeVisitor):
             case ast.Not():
                 return lambda columns: np.logical_not(self.condition(node.operand, operand(columns)))
             case ast.USub():
-                return lambda columns: cast(
-                    _Value, operator.neg(cast(Any, self._number(node, operand(columns))))
-                )
+                return lambda columns: cast(_Value, operator.neg(cast(Any, self._number(node, operand(columns)))))
             case ast.UAdd():
                 return lambda columns: self._number(node, operand(columns))
         raise self._unknown(node, node.op)
@@ -391,9 +381,7 @@ class _Builder(ast.NodeVisitor):
         function, count = _FUNCTIONS[name]
         if node.keywords or len(node.args) < count or (len(node.args) > count and name not in _VARIADIC):
             more = " or more" if name in _VARIADIC else ""
-            raise self.error(
-                node, f"{name} takes {count}{more} values by position, and {len(node.args)} came"
-            )
+            raise self.error(node, f"{name} takes {count}{more} values by position, and {len(node.args)} came")
         known = len(self.columns)
         arguments = [(argument, self.visit(argument)) for argument in node.args]
         if name in _NAN_TESTS:
@@ -404,9 +392,7 @@ class _Builder(ast.NodeVisitor):
                 self.condition(test_node, test(columns)), *(self._number(n, t(columns)) for n, t in arguments)
             )
         if name in _VARIADIC:
-            return lambda columns: functools.reduce(
-                function, [self._number(n, t(columns)) for n, t in arguments]
-            )
+            return lambda columns: functools.reduce(function, [self._number(n, t(columns)) for n, t in arguments])
         return lambda columns: function(*(self._number(n, t(columns)) for n, t in arguments))
 
 
@@ -431,17 +417,13 @@ class _Expression:
         except FilterError:
             raise
         except SyntaxError as error:
-            raise FilterError(
-                f"filter {self.text!r}, column {error.offset or 1}: {error.msg}; {_ALLOWED}"
-            ) from None
+            raise FilterError(f"filter {self.text!r}, column {error.offset or 1}: {error.msg}; {_ALLOWED}") from None
         except (MemoryError, RecursionError):
             raise FilterError(f"filter {self.text[:60]!r}... is nested too deep: simplify it") from None
         except ValueError as error:  # a null character
             raise FilterError(f"filter {self.text!r} can't be parsed: {error}") from None
         if not self._builder.columns:
-            raise FilterError(
-                f"filter {self.text!r} names no key, so it is the same for every event: remove it"
-            )
+            raise FilterError(f"filter {self.text!r} names no key, so it is the same for every event: remove it")
         self.keys = frozenset(column.key for column in self._builder.columns)
 
     def __call__(self, columns: _Columns) -> NDArray[np.bool_]:
@@ -477,14 +459,10 @@ class _Function:
         try:
             mask = self.call(given)
         except Exception as error:
-            raise ProcessError(
-                f"the filter function {self.name} raised {type(error).__name__}: {error}"
-            ) from error
+            raise ProcessError(f"the filter function {self.name} raised {type(error).__name__}: {error}") from error
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (count,):
             came = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
-            raise FilterError(
-                f"the filter function {self.name} must return a bool array of ({count},), not {came}"
-            )
+            raise FilterError(f"the filter function {self.name} must return a bool array of ({count},), not {came}")
         return mask
 
     def code(self) -> bytes:
@@ -524,9 +502,7 @@ class Filter:
         """
         if isinstance(condition, str):
             if keys is not None:
-                raise FilterError(
-                    f"filter {condition!r} names its keys itself: give keys= with a function only"
-                )
+                raise FilterError(f"filter {condition!r} names its keys itself: give keys= with a function only")
             self._set(_Expression(condition), ())
             return
         if not callable(condition):
@@ -569,9 +545,7 @@ class Filter:
     def __and__(self, other: Filter) -> Filter:
         return Filter.all_of([self, other]) if isinstance(other, Filter) else NotImplemented
 
-    def evaluate(
-        self, columns: _Columns, *, file: str | None = None, first_row: int = 0
-    ) -> NDArray[np.bool_]:
+    def evaluate(self, columns: _Columns, *, file: str | None = None, first_row: int = 0) -> NDArray[np.bool_]:
         """Return which events to keep.
 
         Args:

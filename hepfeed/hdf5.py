@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import h5py
@@ -32,7 +32,15 @@ __all__ = ["ChunkTable", "DatasetInfo", "FileInfo", "describe", "keys_of", "open
 Storage = Literal["contiguous", "chunked", "library"]
 
 _DEFLATE, _SHUFFLE, _FLETCHER32 = 1, 2, 3
-_HDF5_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
+_HDF5_FILTERS = {
+    1: "deflate",
+    2: "shuffle",
+    3: "fletcher32",
+    4: "szip",
+    5: "nbit",
+    6: "scaleoffset",
+    32000: "lzf",
+}
 _PLUGIN_FILTERS = {
     307: "bzip2",
     32001: "blosc",
@@ -228,7 +236,8 @@ def open_file(path: str) -> Iterator[h5py.File]:
         text = str(error)
         if "truncated" in text:
             raise FileFormatError(
-                f"{path!r} is truncated ({os.path.getsize(path)} bytes on disk): copy or produce it again", file=path
+                f"{path!r} is truncated ({os.path.getsize(path)} bytes on disk): copy or produce it again",
+                file=path,
             ) from error
         raise FileFormatError(f"HDF5 can't open {path!r}: {text}", file=path) from error
     with file:
@@ -281,7 +290,9 @@ def describe(path: str, keys: Iterable[str], optional: bool = False) -> FileInfo
             except (OSError, RuntimeError) as error:
                 if isinstance(error, SourceError):
                     raise
-                raise FileFormatError(f"HDF5 can't read key {key!r} of {path!r}: {error}", file=path, key=key) from error
+                raise FileFormatError(
+                    f"HDF5 can't read key {key!r} of {path!r}: {error}", file=path, key=key
+                ) from error
     path = os.path.abspath(path)
     return FileInfo(path, status.st_size, status.st_mtime_ns, datasets, frozenset(absent), tables)
 
@@ -304,42 +315,45 @@ def _describe(path: str, key: str, node: h5py.Dataset, user_block: int) -> tuple
         )
     plist = node.id.get_create_plist()
     filters = tuple(plist.get_filter(i)[0] for i in range(plist.get_nfilters()))
-    _need_codecs(path, key, plist, filters)
-    common = {
-        "key": key,
-        "shape": tuple(int(n) for n in node.shape),
-        "dtype": dtype.str,
-        "fill": np.asarray(node.fillvalue, dtype).tobytes(),
-        "filters": filters,
-        "chunk": tuple(int(n) for n in node.chunks or ()),
-        "stored_bytes": int(node.id.get_storage_size()),
-    }
+    need_codecs(path, key, node)
+    info = DatasetInfo(
+        key=key,
+        shape=tuple(int(n) for n in node.shape),
+        dtype=dtype.str,
+        storage="library",
+        filters=filters,
+        chunk=tuple(int(n) for n in node.chunks or ()),
+        fill=np.asarray(node.fillvalue, dtype).tobytes(),
+        stored_bytes=int(node.id.get_storage_size()),
+    )
     layout = plist.get_layout()
     if dtype.kind == "c" and not dtype.isnative:
-        return DatasetInfo(**common, storage="library", reason="complex numbers of the other byte order"), _NO_TABLE
+        return replace(info, reason="complex numbers of the other byte order"), _NO_TABLE
     if dtype.kind == "f" and dtype.itemsize not in (2, 4, 8):
-        return DatasetInfo(**common, storage="library", reason="extended precision"), _NO_TABLE
+        return replace(info, reason="extended precision"), _NO_TABLE
     if layout == h5py.h5d.CONTIGUOUS and plist.get_external_count() == 0:
-        offset = node.id.get_offset()
-        if offset is None:
-            return DatasetInfo(**common, storage="contiguous"), _NO_TABLE
-        first = node[:1].tobytes()[: 1 << 16] if node.size else b""
-        for start in (offset, offset + user_block):
-            if _pread(path, len(first), start) == first:
-                return DatasetInfo(**common, storage="contiguous", offset=int(start)), _NO_TABLE
-        return DatasetInfo(**common, storage="library", reason="bytes not where HDF5 says"), _NO_TABLE
-    if layout == h5py.h5d.CHUNKED:
-        if not _decoded_here(filters):
-            return DatasetInfo(**common, storage="library", reason="filters"), _NO_TABLE
-        table = _chunk_table(node, common["shape"], common["chunk"])
-        shift = _chunk_shift(path, node, table, common["shape"], common["chunk"], user_block)
+        return _place_contiguous(path, node, info, user_block), _NO_TABLE
+    if layout == h5py.h5d.CHUNKED and _decoded_here(filters):
+        table = _chunk_table(node, info.shape, info.chunk)
+        shift = _chunk_shift(path, node, table, info, user_block)
         if shift is None:
-            return DatasetInfo(**common, storage="library", reason="bytes not where HDF5 says"), _NO_TABLE
+            return replace(info, reason="bytes not where HDF5 says"), _NO_TABLE
         if shift:
             table = ChunkTable(np.where(table.offset >= 0, table.offset + shift, -1), table.size, table.mask)
-        return DatasetInfo(**common, storage="chunked"), table
-    names = {h5py.h5d.COMPACT: "compact", h5py.h5d.VIRTUAL: "virtual"}
-    return DatasetInfo(**common, storage="library", reason=names.get(layout, "external")), _NO_TABLE
+        return replace(info, storage="chunked"), table
+    reasons = {h5py.h5d.COMPACT: "compact", h5py.h5d.VIRTUAL: "virtual", h5py.h5d.CHUNKED: "filters"}
+    return replace(info, reason=reasons.get(layout, "external")), _NO_TABLE
+
+
+def _place_contiguous(path: str, node: h5py.Dataset, info: DatasetInfo, user_block: int) -> DatasetInfo:
+    offset = node.id.get_offset()
+    if offset is None:  # nothing was written: all items have the fill value
+        return replace(info, storage="contiguous")
+    first = node[:1].tobytes()[: 1 << 16] if node.size else b""
+    for start in (offset, offset + user_block):
+        if _pread(path, len(first), start) == first:
+            return replace(info, storage="contiguous", offset=int(start))
+    return replace(info, reason="bytes not where HDF5 says")
 
 
 _NO_TABLE = ChunkTable.empty()
@@ -348,9 +362,7 @@ _NO_TABLE = ChunkTable.empty()
 def _decoded_here(filters: tuple[int, ...]) -> bool:
     """Whether the native reader undoes these filters: deflate once at most, and after it only a checksum."""
     known = all(number in (_DEFLATE, _SHUFFLE, _FLETCHER32) for number in filters) and len(filters) <= 8
-    return known and (
-        _DEFLATE not in filters or all(f == _FLETCHER32 for f in filters[filters.index(_DEFLATE) + 1 :])
-    )
+    return known and (_DEFLATE not in filters or all(f == _FLETCHER32 for f in filters[filters.index(_DEFLATE) + 1 :]))
 
 
 def _kind_of(dtype: np.dtype[Any]) -> str:
@@ -363,8 +375,15 @@ def _kind_of(dtype: np.dtype[Any]) -> str:
     return str(dtype)
 
 
-def _need_codecs(path: str, key: str, plist: Any, filters: Sequence[int]) -> None:
-    for i, number in enumerate(filters):
+def need_codecs(path: str, key: str, node: h5py.Dataset) -> None:
+    """Make the filters of a data set available in this process.
+
+    Raises:
+        CodecMissingError: A filter plug-in is missing.
+    """
+    plist = node.id.get_create_plist()
+    for i in range(plist.get_nfilters()):
+        number = plist.get_filter(i)[0]
         if h5py.h5z.filter_avail(number):
             continue
         with contextlib.suppress(ImportError):
@@ -380,7 +399,8 @@ def _need_codecs(path: str, key: str, plist: Any, filters: Sequence[int]) -> Non
             else "rewrite the file with gzip, for example: h5repack -f GZIP=4 OLD NEW"
         )
         raise CodecMissingError(
-            f"key {key!r} of {path!r} is compressed with HDF5 filter {number} ({name}), which is not installed: {remedy}",
+            f"key {key!r} of {path!r} is compressed with HDF5 filter {number} ({name}), which is not installed:"
+            f" {remedy}",
             file=path,
             key=key,
         )
@@ -414,8 +434,7 @@ def _chunk_shift(
     path: str,
     node: h5py.Dataset,
     table: ChunkTable,
-    shape: tuple[int, ...],
-    chunk: tuple[int, ...],
+    info: DatasetInfo,
     user_block: int,
 ) -> int | None:
     """Compare one chunk's bytes with HDF5's own reading; return what to add to the offsets, None if nothing fits."""
@@ -423,8 +442,8 @@ def _chunk_shift(
     if not written.size:
         return 0
     smallest = int(written[np.argmin(table.size[written])])
-    grid = tuple(-(-n // c) for n, c in zip(shape, chunk))
-    cell = tuple(int(i) * c for i, c in zip(np.unravel_index(smallest, grid), chunk))
+    grid = tuple(-(-n // c) for n, c in zip(info.shape, info.chunk))
+    cell = tuple(int(i) * c for i, c in zip(np.unravel_index(smallest, grid), info.chunk))
     direct = node.id.read_direct_chunk(cell)[1]
     for shift in (0, user_block):
         if _pread(path, int(table.size[smallest]), int(table.offset[smallest]) + shift) == direct:
@@ -442,12 +461,17 @@ def read_rows(path: str, key: str, rows: NDArray[np.int64]) -> NDArray[Any]:
 
     Returns:
         ``(n, ...)`` array in the stored dtype.
+
+    Raises:
+        KeyMissingError: The data set is gone.
+        CodecMissingError: A filter plug-in is missing.
     """
     unique, inverse = np.unique(rows, return_inverse=True)
     with open_file(path) as file:
         if key not in file:
             raise KeyMissingError(f"key {key!r} is gone from {path!r}", file=path, key=key)
         node = file[key]
+        need_codecs(path, key, node)
         parts = [node[int(first) : int(last) + 1] for first, last in _runs(unique)]
     return np.concatenate(parts)[inverse]
 

@@ -228,7 +228,11 @@ class EventIndex:
                 rows.update((source.path, np.arange(source.events, dtype=np.int64)) for source in sources)
                 continue
             files = [
-                (source.info, {name: _filter_key(sample, source, name) for name in sorted(condition.keys)}, source.events)
+                (
+                    source.info,
+                    {name: _filter_key(sample, source, name) for name in sorted(condition.keys)},
+                    source.events,
+                )
                 for source in sources
             ]
             kept, errors = selection.select(
@@ -309,7 +313,8 @@ def _resolve(sample: Sample, info: FileInfo) -> Source:
     if len(events) > 1:
         lengths = ", ".join(f"{name!r} has {dataset.events}" for name, dataset in datasets.items())
         raise SpecError(
-            f"the keys of {info.path!r} differ in their number of events: {lengths}; name keys with one row for each event",
+            f"the keys of {info.path!r} differ in their number of events: {lengths}; name keys with one row"
+            " for each event",
             file=info.path,
         )
     (n_events,) = events

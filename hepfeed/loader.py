@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import cloudpickle
@@ -15,7 +16,7 @@ from hepfeed.collate import Collator, Outputs
 from hepfeed.dataset import EventDataset, Function
 from hepfeed.errors import SpecError
 from hepfeed.filler import BatchSpec, Filler, Order, Window, windows_of
-from hepfeed.pool import MAX_LEASES, NO_FUNCTIONS, ReaderPool, Stream
+from hepfeed.pool import NO_FUNCTIONS, ReaderPool, Stream
 from hepfeed.quotas import Composition, Exhausted
 from hepfeed.reader import StreamForm, place_keys
 from hepfeed.stats import FeedStats, StageClock
@@ -31,9 +32,9 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     """Batches of events; every argument of torch's ``DataLoader``, with the same meaning.
 
     Over an :class:`~hepfeed.EventDataset` batches come from hepfeed's readers: dicts of tensors with the keys of the
-    specification ``(B, ...)``, ``"label" (B,) int64`` and ``"event" (B, 2) int64`` (file, row).  Over any other dataset,
-    or with a sampler, batch sampler, ``collate_fn``, ``worker_init_fn`` or ``batch_size=None``, torch's own machinery
-    runs.
+    specification ``(B, ...)``, ``"label" (B,) int64`` and ``"event" (B, 2) int64`` (file, row).  Over any other
+    dataset, or with a sampler, batch sampler, ``collate_fn``, ``worker_init_fn`` or ``batch_size=None``, torch's own
+    machinery runs.
 
     A batch lies in shared memory until the last tensor or view of it dies; a batch that is kept never changes.  The
     loader needs ``max(2 x batches of a window, prefetch_factor x num_workers) + 3`` batches of shared memory.
@@ -41,12 +42,13 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     Args:
         dataset: The events.
         batch_size: Events of a batch.
-        shuffle: True: the order that suits the files (see ``Filler``, order ``"auto"``).  ``"full"``, ``"window"``: that
-            order.  ``"mixed"``: classes mixed by their rates, files in their order.  False: the order of the dataset;
-            rates are not used.
+        shuffle: True: the order that suits the files (see ``Filler``, order ``"auto"``).  ``"full"``, ``"window"``:
+            that order.  ``"mixed"``: classes mixed by their rates, files in their order.  False: the order of the
+            dataset; rates are not used.
         sampler: As in torch.
         batch_sampler: As in torch.
-        num_workers: Reader processes; 0 reads in this one.  They start by exec, whatever ``multiprocessing_context`` is.
+        num_workers: Reader processes; 0 reads in this one.  They start by exec, whatever ``multiprocessing_context``
+            is.
         collate_fn: As in torch.
         pin_memory: Page-lock the slots, where there is a CUDA device.
         drop_last: Leave out an incomplete last batch.
@@ -59,8 +61,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         pin_memory_device: As in torch.
         in_order: As in torch; the fast path is always in order.
         seed: Order of events and random numbers of functions; None draws one from ``generator`` or torch's own.
-        process_fn: Called in the readers on each batch, after the dataset's ``transform``: a dict of arrays in, a dict of
-            arrays out, of any number, shapes and dtypes.
+        process_fn: Called in the readers on each batch, after the dataset's ``transform``: a dict of arrays in, a dict
+            of arrays out, of any number, shapes and dtypes.
         delivery_fn: Called in this process on each batch; its result is what the loop gets.
         outputs: Structure of the batch, e.g. ``(["ECAL", "HCAL"], "onehot")``.
         composition: ``"exact"`` or ``"random"`` quotas of the classes.
@@ -156,6 +158,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             return
         self._epoch = 0
         self._first_batch = 0
+        self._position = _Position(0, 0)
         self._active: weakref.ref[_FeedIterator] | None = None
         self._own_pool: ReaderPool | None = None
         self._clock = StageClock()
@@ -226,6 +229,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration starts."""
         self._epoch, self._first_batch = int(epoch), 0
+        self._position = _Position(self._epoch, 0)
 
     def __len__(self) -> int:
         if not self._fast:
@@ -237,7 +241,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     def __iter__(self) -> Any:
         if not self._fast:
             return super().__iter__()
-        iterator = _FeedIterator(self, self._epoch, self._first_batch)
+        self._position = _Position(self._epoch, self._first_batch)
+        iterator = _FeedIterator(self, self._position)
         self._epoch, self._first_batch = self._epoch + 1, 0
         self._active = weakref.ref(iterator)
         return iterator
@@ -250,7 +255,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         """
         self._need_fast("replay")
         assert self.batch_size is not None
-        iterator = _FeedIterator(self, 0, 0, windows_of(specs, self.filler, self.batch_size))
+        iterator = _FeedIterator(self, _Position(0, 0), windows_of(specs, self.filler, self.batch_size))
         try:
             yield from iterator
         finally:
@@ -264,15 +269,11 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the last delivered batch; a few hundred bytes, whatever the number of events."""
         self._need_fast("state_dict")
-        iterator = self._active() if self._active else None
-        epoch, batch = (iterator.epoch, iterator.batch) if iterator else (self._epoch, self._first_batch)
-        if iterator and iterator.ended:
-            epoch, batch = epoch + 1, 0
         return {
             "version": 1,
             "seed": self.filler.seed,
-            "epoch": epoch,
-            "batch": batch,
+            "epoch": self._position.epoch,
+            "batch": self._position.batch,
             "order": self.filler.fingerprint(),
         }
 
@@ -294,6 +295,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             )
         self._filler_made = filler
         self._epoch, self._first_batch = int(state["epoch"]), int(state["batch"])
+        self._position = _Position(self._epoch, self._first_batch)
         self._active = None
 
     def close(self) -> None:
@@ -336,18 +338,24 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         return {**self.__dict__, "_active": None, "_own_pool": None, "pool": None}
 
 
+@dataclass
+class _Position:
+    """The batch that comes next; the loader keeps it when a loop is left."""
+
+    epoch: int
+    batch: int
+
+
 class _FeedIterator:
     """One epoch (or endless ones), batch by batch."""
 
-    def __init__(
-        self, loader: DataLoader, epoch: int, first_batch: int, windows: Iterator[Window] | None = None
-    ) -> None:
-        self.epoch, self.batch = epoch, first_batch
+    def __init__(self, loader: DataLoader, position: _Position, windows: Iterator[Window] | None = None) -> None:
+        self.position = position
         self.ended = False
         self._loader = loader
         self._clock = loader._clock
         self._pool, self._owns_pool = loader._take_pool()
-        self._stream = self._open(windows or loader.filler.windows(epoch, first_batch))
+        self._stream = self._open(windows or loader.filler.windows(position.epoch, position.batch))
         self._clock.begin()
 
     def _open(self, windows: Iterator[Window]) -> Stream:
@@ -362,7 +370,7 @@ class _FeedIterator:
             in_flight=max(2 * loader.filler.window_batches, ahead),
             on_error=dataset.on_error,
             clock=self._clock,
-            on_skip=lambda error: _logger.warning("an event was left out: %s", error),
+            on_skip=lambda error: _logger.warning("an event was left out: %s", str(error)),
         )
 
     def __iter__(self) -> _FeedIterator:
@@ -379,14 +387,14 @@ class _FeedIterator:
                 self.close()
                 raise
             if delivery is None:
+                self.position.epoch, self.position.batch = self.position.epoch + 1, 0
                 if not self._loader.infinite:
                     self._clock.end()
-                    self.ended = True
                     self.close()
                     break
                 self._next_epoch()
                 continue
-            self.batch += 1
+            self.position.batch += 1
             if not len(delivery.spec):  # all its events were skipped
                 continue
             if self._loader.pin_memory and torch.cuda.is_available():
@@ -401,9 +409,8 @@ class _FeedIterator:
 
     def _next_epoch(self) -> None:
         self._stream.close()
-        self.epoch, self.batch = self.epoch + 1, 0
-        self._loader.set_epoch(self.epoch + 1)
-        self._stream = self._open(self._loader.filler.windows(self.epoch))
+        self._loader._epoch = self.position.epoch + 1
+        self._stream = self._open(self._loader.filler.windows(self.position.epoch))
 
     def close(self) -> None:
         """Drop what is on its way; ends the readers where they are this iterator's own."""

@@ -165,7 +165,9 @@ class Stream:
         """Cut the events of a window into pieces of about equal size, but never within a unit."""
         n = len(window.row)
         pieces = max(1, self._pool.num_readers * _READS_PER_READER) if len(window.batches) > 1 else 1
-        allowed = np.flatnonzero(np.diff(window.unit, prepend=-2) != 0)  # a unit's events are together: one file's block
+        allowed = np.flatnonzero(
+            np.diff(window.unit, prepend=-2) != 0
+        )  # a unit's events are together: one file's block
         alone = np.flatnonzero(window.unit < 0)
         allowed = np.union1d(allowed, alone)
         wanted = np.linspace(0, n, pieces + 1)[1:-1]
@@ -193,7 +195,8 @@ class Stream:
             before = time.perf_counter()
             if deadline is not None and time.monotonic() > deadline:
                 raise FeedTimeoutError(
-                    f"DataLoader timed out after {timeout_s:g} seconds: no batch arrived; a reader or its file system hangs"
+                    f"DataLoader timed out after {timeout_s:g} seconds: no batch arrived; a reader or its file"
+                    " system hangs"
                 )
             self._pool.pump(1.0 if deadline is None else max(0.01, min(1.0, deadline - time.monotonic())))
             waited += time.perf_counter() - before
@@ -520,8 +523,8 @@ def _died(task: _Task, code: int | None) -> ReaderError:
     path = task.stream.tables(file).path
     how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
     return ReaderError(
-        f"a reader {how} {_MAX_ATTEMPTS} times on {len(argument.row)} events, the first of them event {row} of {path!r}:"
-        " look for lack of memory or a crash in process_fn; num_workers=0 shows it in this process",
+        f"a reader {how} {_MAX_ATTEMPTS} times on {len(argument.row)} events, the first of them event {row} of"
+        f" {path!r}: look for lack of memory or a crash in process_fn; num_workers=0 shows it in this process",
         file=path,
         event=row,
     )

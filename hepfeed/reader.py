@@ -16,6 +16,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -87,7 +88,9 @@ class StreamForm:
     skip_errors: bool
 
 
-def place_keys(keys: Sequence[tuple[str, np.dtype[Any], tuple[int, ...]]], batch_size: int) -> tuple[tuple[KeyPlace, ...], int]:
+def place_keys(
+    keys: Sequence[tuple[str, np.dtype[Any], tuple[int, ...]]], batch_size: int
+) -> tuple[tuple[KeyPlace, ...], int]:
     """Lay out the keys of a batch in a slot, each on a cache line; returns them and the bytes in all."""
     offset = 0
     places = []
@@ -288,9 +291,7 @@ class Reader:
         arrays = {key.name: np.empty((len(rows), key.event_bytes), np.uint8) for key in form.keys}
         return _Kept(rows, arrays, {})
 
-    def _recall(
-        self, task: Read, unit: int, here: Ints, at: Mapping[str, NDArray[np.uint64]], done: ReadDone
-    ) -> None:
+    def _recall(self, task: Read, unit: int, here: Ints, at: Mapping[str, NDArray[np.uint64]], done: ReadDone) -> None:
         """Copy events that were decoded with an earlier window."""
         begun = time.perf_counter_ns()
         kept = self._kept[task.stream, unit]
@@ -320,7 +321,7 @@ class Reader:
         costs = np.zeros(6, np.int64)
         failed: dict[int, HepfeedError] = {}
         cuts = [0, *(np.flatnonzero(np.diff(file)) + 1).tolist(), len(file)]
-        runs = [(int(file[low]), low, high) for low, high in zip(cuts[:-1], cuts[1:]) if low < high]
+        runs = [(int(file[low]), low, high) for low, high in pairwise(cuts) if low < high]
         for first in range(0, len(runs), self._max_open):
             self._read_runs(catalog, runs[first : first + self._max_open], row, addresses, costs, failed)
         return costs, failed
@@ -428,7 +429,8 @@ class Reader:
         except OSError as error:
             advice = "was it moved or deleted?" if error.errno == errno.ENOENT else "check permissions and mounts"
             raise SourceError(
-                f"can't open {source.path!r} any more: {os.strerror(error.errno or 0)}; {advice}", file=source.path
+                f"can't open {source.path!r} any more: {os.strerror(error.errno or 0)}; {advice}",
+                file=source.path,
             ) from error
         status = os.fstat(descriptor)
         if (status.st_size, status.st_mtime_ns) != (source.size, source.mtime_ns):
@@ -545,10 +547,11 @@ def apply_functions(functions: list[Callable[[Batch], Batch]], batch: Batch, see
     random.seed(number)
     try:
         for function in functions:
-            batch = function(batch)
-            if not isinstance(batch, dict):
+            result: object = function(batch)
+            if not isinstance(result, dict):
                 name = getattr(function, "__name__", repr(function))
-                raise TypeError(f"{name} must return a dict of arrays, not {type(batch).__name__}")
+                raise TypeError(f"{name} must return a dict of arrays, not {type(result).__name__}")
+            batch = result
         return batch
     finally:
         np.random.set_state(before[0])  # noqa: NPY002
@@ -586,12 +589,13 @@ def row_addresses(rows: NDArray[Any]) -> NDArray[np.uint64]:
 
 
 def _as_array(value: object) -> NDArray[Any] | None:
-    if hasattr(value, "__array__") or isinstance(value, int | float | list | tuple):
-        try:
-            return np.asarray(value)
-        except ValueError:  # ragged
-            return None
-    return None
+    if not hasattr(value, "__array__") and not isinstance(value, int | float | list | tuple):
+        return None
+    try:
+        array: NDArray[Any] = np.asarray(value)
+    except ValueError:  # ragged
+        return None
+    return array
 
 
 def _with_event(error: HepfeedError, event: int) -> HepfeedError:
@@ -603,13 +607,16 @@ def _with_event(error: HepfeedError, event: int) -> HepfeedError:
 def _read_error(path: str, info: DatasetInfo, event: int, fault: int, offset: int, error_number: int) -> HepfeedError:
     where = f"event {event} of key {info.key!r} in {path!r} (byte {offset} of the file)"
     remedy = "copy or produce the file again, or leave such events out with on_error='skip'"
-    fields = {"file": path, "key": info.key, "event": event}
     if fault == 1 and error_number:
-        return SourceError(f"can't read {where}: {os.strerror(error_number)}; {remedy}", **fields)
+        return SourceError(
+            f"can't read {where}: {os.strerror(error_number)}; {remedy}", file=path, key=info.key, event=event
+        )
     if fault == 1:
-        return CorruptDataError(f"the file ends before {where}: it was cut short; {remedy}", **fields)
+        return CorruptDataError(
+            f"the file ends before {where}: it was cut short; {remedy}", file=path, key=info.key, event=event
+        )
     what = "does not inflate" if fault == 2 else "fails its fletcher32 checksum"
-    return CorruptDataError(f"the chunk of {where} {what}; {remedy}", **fields)
+    return CorruptDataError(f"the chunk of {where} {what}; {remedy}", file=path, key=info.key, event=event)
 
 
 def _process_error(error: Exception, path: str, event: int | None) -> ProcessError:

@@ -5,8 +5,8 @@ back when the last view of the lease dies, and only then is it filled again; so 
 changes, and its memory stays valid even after the ring was closed.
 
 All slots lie in one sparse file in memory (``memfd_create``), each at a fixed stride, so that a slot grows in place and
-one descriptor serves every process.  Pages are allocated when a slot is first used (``posix_fallocate``: too little memory
-is an error then, not a SIGBUS later) and reused from then on: a first touch costs six times a reuse.
+one descriptor serves every process.  Pages are allocated when a slot is first used (``posix_fallocate``: too little
+memory is an error then, not a SIGBUS later) and reused from then on: a first touch costs six times a reuse.
 """
 
 from __future__ import annotations
@@ -58,7 +58,10 @@ class RingView:
         try:
             os.posix_fallocate(self._descriptor, slot * _STRIDE, size)
             mapped = mmap.mmap(
-                self._descriptor, size, flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0), offset=slot * _STRIDE
+                self._descriptor,
+                size,
+                flags=mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0),
+                offset=slot * _STRIDE,
             )
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.ENOMEM, errno.EFBIG, errno.EDQUOT):

@@ -31,6 +31,7 @@ def _column(file: h5py.File, path: str, key: str) -> h5py.Dataset:
             file=path,
             key=key,
         )
+    hdf5.need_codecs(path, key, node)
     return node
 
 

@@ -167,16 +167,12 @@ class LabelRule(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> LabelRule:
         if (self.source == "filename") != (self.pattern is not None):
-            raise SpecError(
-                "a label rule is {'from': 'directory'} or {'from': 'filename', 'pattern': '(...)_\\d+'}"
-            )
+            raise SpecError("a label rule is {'from': 'directory'} or {'from': 'filename', 'pattern': '(...)_\\d+'}")
         if self.pattern is not None:
             try:
                 groups = re.compile(self.pattern).groups
             except re.error as error:
-                raise SpecError(
-                    f"the label pattern {self.pattern!r} is no regular expression: {error}"
-                ) from None
+                raise SpecError(f"the label pattern {self.pattern!r} is no regular expression: {error}") from None
             if not groups:
                 raise SpecError(f"the label pattern {self.pattern!r} needs a group, e.g. '([A-Za-z]+)_\\d+'")
         return self
@@ -193,9 +189,7 @@ class LabelRule(BaseModel):
         found = re.match(self.pattern, name)
         label = found and (found.groupdict().get("label") or found[1])
         if not label:
-            raise SpecError(
-                f"the label pattern {self.pattern!r} does not match the file name {name!r}", file=path
-            )
+            raise SpecError(f"the label pattern {self.pattern!r} does not match the file name {name!r}", file=path)
         return cast(str, label)
 
 
@@ -206,9 +200,7 @@ def _read_label(value: Any) -> Label | LabelRule:
         return _validate(LabelRule, value)
     value = _plain(value)
     if type(value) not in (str, int) or value == "":
-        raise SpecError(
-            f"label must be a str, an int or a rule such as {{'from': 'directory'}}, not {value!r}"
-        )
+        raise SpecError(f"label must be a str, an int or a rule such as {{'from': 'directory'}}, not {value!r}")
     return cast(Label, value)
 
 
@@ -250,9 +242,7 @@ def _read_classes(value: Any) -> dict[Label, int] | None:
     if value is None:
         return None
     if not isinstance(value, Mapping):
-        raise SpecError(
-            f"classes must map every label to a class index, e.g. {{'electron': 0}}, not {value!r}"
-        )
+        raise SpecError(f"classes must map every label to a class index, e.g. {{'electron': 0}}, not {value!r}")
     classes: dict[Label, int] = {}
     for label, index in value.items():
         label, index = _plain(label), _plain(index)
@@ -267,6 +257,8 @@ def _read_classes(value: Any) -> dict[Label, int] | None:
 
 
 def _read_dtypes(value: Any) -> dict[str, str]:
+    if value is None:
+        return {}
     if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
         raise SpecError(f"dtypes must map keys to NumPy types, e.g. {{'ECAL': 'float32'}}, not {value!r}")
     dtypes = {}
@@ -276,9 +268,7 @@ def _read_dtypes(value: Any) -> dict[str, str]:
         except TypeError:
             dtype = None
         if dtype is None or dtype.kind not in "biuf":
-            raise SpecError(
-                f"dtype of {name!r} must be the name of a NumPy number, e.g. 'float32', not {given!r}"
-            )
+            raise SpecError(f"dtype of {name!r} must be the name of a NumPy number, e.g. 'float32', not {given!r}")
         dtypes[name.strip("/")] = dtype.name
     return dtypes
 
@@ -378,9 +368,7 @@ def _read_entry(given: Any) -> _Entry:
     elif isinstance(given, Mapping):
         options = dict(given)
     else:
-        raise SpecError(
-            f"a sample is [files, keys, label, rate] or a mapping of these options, not {given!r}"
-        )
+        raise SpecError(f"a sample is [files, keys, label, rate] or a mapping of these options, not {given!r}")
     return _validate(_Entry, options)
 
 
@@ -418,9 +406,10 @@ def _file_rates(rate: Rate, files: tuple[str, ...], root: str) -> tuple[float, .
         raise SpecError(f"a list of rates needs one for each of the {len(files)} files, and {len(rate)} came")
     if not isinstance(rate, dict):
         return rate if isinstance(rate, tuple) else None
+    members = set(files)
     rates: dict[str, float] = {}
     for name, value in rate.items():
-        matches = [path for path in _match(name, root) if path in files] or [
+        matches = [path for path in _match(name, root) if path in members] or [
             path for path in files if fnmatch.fnmatchcase(os.path.basename(path), name)
         ]
         if not matches:
@@ -511,9 +500,7 @@ class SampleSpec:
         _check_rates(resolved)
         for name in self.dtypes:
             if name not in self.names:
-                raise SpecError(
-                    f"dtypes names {name!r}, which is no key; {nearest(name, self.names)}", key=name
-                )
+                raise SpecError(f"dtypes names {name!r}, which is no key; {nearest(name, self.names)}", key=name)
 
     @property
     def files(self) -> list[str]:
@@ -568,9 +555,7 @@ class SampleSpec:
         return hash((self.names, tuple(self.files)))
 
     def __repr__(self) -> str:
-        options = "".join(
-            f", {name}={value!r}" for name, value in self._options().items() if name != "classes"
-        )
+        options = "".join(f", {name}={value!r}" for name, value in self._options().items() if name != "classes")
         return (
             f"SampleSpec({len(self.samples)} samples, {len(self.files)} files, keys={list(self.names)}, "
             f"classes={self.classes}{options})"
@@ -692,19 +677,13 @@ def _class_map(samples: list[Sample], classes: dict[Label, int] | None) -> dict[
     if classes is None:
         for number in numbers:
             if number < 0:
-                raise SpecError(
-                    f"the label {number} is no class index (0 or more): give classes={{{number}: 0, ...}}"
-                )
-        return {text: at for at, text in enumerate(sorted(texts))} | {
-            number: number for number in sorted(numbers)
-        }
+                raise SpecError(f"the label {number} is no class index (0 or more): give classes={{{number}: 0, ...}}")
+        return {text: at for at, text in enumerate(sorted(texts))} | {number: number for number in sorted(numbers)}
     if numbers:
         classes = {_number(label): index for label, index in classes.items()}
     for label in labels:
         if label not in classes:
-            raise SpecError(
-                f"classes has no index for the label {label!r}; {nearest(str(label), map(str, classes))}"
-            )
+            raise SpecError(f"classes has no index for the label {label!r}; {nearest(str(label), map(str, classes))}")
     return classes
 
 
@@ -724,9 +703,7 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"{key.value!r} is given twice", problem_mark=key.start_mark
-                    )
+                    raise yaml.MarkedYAMLError(problem=f"{key.value!r} is given twice", problem_mark=key.start_mark)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -785,9 +762,7 @@ def _parse(path: str) -> Any:
     except OSError as error:
         raise SpecError(f"the specification {path!r} can't be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise SpecError(
-            "a specification is text (YAML or JSON in UTF-8), and this is a binary file"
-        ) from None
+        raise SpecError("a specification is text (YAML or JSON in UTF-8), and this is a binary file") from None
     except json.JSONDecodeError as error:
         raise SpecError(f"the specification is no JSON in line {error.lineno}: {error.msg}") from None
     except yaml.MarkedYAMLError as error:
@@ -807,11 +782,7 @@ def _relative(pattern: str, root: str, directory: str) -> str:
 def _written(entry: _Entry, root: str, directory: str) -> dict[str, Any] | list[Any]:
     """Return an entry as a file has it: the list form where that says all, otherwise the mapping."""
     files = [_relative(pattern, root, directory) for pattern in entry.files]
-    rule = (
-        entry.label.model_dump(by_alias=True, exclude_none=True)
-        if isinstance(entry.label, LabelRule)
-        else None
-    )
+    rule = entry.label.model_dump(by_alias=True, exclude_none=True) if isinstance(entry.label, LabelRule) else None
     keys = [name if paths == (name,) else {name: list(paths)} for name, paths in entry.keys.items()]
     rate: Any = entry.rate
     if isinstance(rate, tuple):

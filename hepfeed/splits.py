@@ -91,7 +91,9 @@ class Splits:
             return np.flatnonzero((position_of_event >= low) & (position_of_event < high)).astype(np.int64)
         # A random offset instead of rounding keeps the fractions right over many files of few events.
         offset = self._hash("offset", file) / 2**64
-        first, last = (min(events, math.floor(round(events * edge, 9) + offset)) if edge < 1 else events for edge in (low, high))
+        first, last = (
+            min(events, math.floor(round(events * edge, 9) + offset)) if edge < 1 else events for edge in (low, high)
+        )
         first = 0 if low == 0 else first
         if self.by == "block":
             turn = self._hash("turn", file) % max(events, 1)

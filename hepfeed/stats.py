@@ -28,7 +28,7 @@ class FeedStats(dict[str, Any]):
     """What :meth:`hepfeed.DataLoader.stats` returns; a dict that prints as a table.
 
     Keys:
-        read, inflate, scatter, transform: Seconds that all readers together spent; ``transform`` is the user's functions.
+        read, inflate, scatter, transform: Seconds of all readers together; ``transform`` is the user's functions.
         wait: Seconds that the consumer waited for a batch.
         transfer: Seconds of the consumer's process for dispatch, views, ``outputs`` and ``delivery_fn``.
         readers: Number of readers (0: in the consumer's process).
@@ -45,7 +45,9 @@ class FeedStats(dict[str, Any]):
     """
 
     def __rich__(self) -> Table:
-        table = Table(title=f"{self['events']} events in {self['batches']} batches, {self['events_per_s']:.0f} events/s")
+        table = Table(
+            title=f"{self['events']} events in {self['batches']} batches, {self['events_per_s']:.0f} events/s"
+        )
         table.add_column("stage")
         table.add_column("seconds", justify="right")
         table.add_column("where")
@@ -67,7 +69,8 @@ class StageClock:
         self._clock = clock
         self.stages = dict.fromkeys(STAGES, 0.0)
         self.counts = dict.fromkeys(
-            ("events", "batches", "skipped", "restarts", "copies", "bytes_read", "bytes_inflated", "chunks"), 0
+            ("events", "batches", "skipped", "restarts", "copies", "bytes_read", "bytes_inflated", "chunks"),
+            0,
         )
         self.seconds = 0.0
         self.readers = 0

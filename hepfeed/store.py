@@ -46,10 +46,11 @@ class IndexStore:
         path: SQLite file; None for one in memory; by default :func:`default_store_path`.
     """
 
+    _connection: sqlite3.Connection | None = None
+    _owner = 0
+
     def __init__(self, path: str | os.PathLike[str] | None = "") -> None:
         self.path = None if path is None else Path(path) if path else default_store_path()
-        self._owner = 0
-        self._connection: sqlite3.Connection | None = None
 
     @property
     def _database(self) -> sqlite3.Connection:
@@ -58,7 +59,7 @@ class IndexStore:
         return self._connection
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_owner": 0, "_connection": None}
+        return {"path": self.path}
 
     def _open(self) -> sqlite3.Connection:
         if self.path is not None:
@@ -81,7 +82,8 @@ class IndexStore:
                 "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INT, mtime_ns INT, datasets TEXT)"
             )
             database.execute(
-                "CREATE TABLE IF NOT EXISTS chunks (path TEXT, key TEXT, mtime_ns INT, content BLOB, PRIMARY KEY (path, key))"
+                "CREATE TABLE IF NOT EXISTS chunks (path TEXT, key TEXT, mtime_ns INT, content BLOB,"
+                " PRIMARY KEY (path, key))"
             )
             database.execute(
                 "CREATE TABLE IF NOT EXISTS selections (path TEXT, filter TEXT, size INT, mtime_ns INT, content BLOB,"
@@ -94,6 +96,9 @@ class IndexStore:
         if self._connection is not None and self._owner == os.getpid():
             self._connection.close()
         self._connection = None
+
+    def __del__(self) -> None:
+        self.close()
 
     def __enter__(self) -> IndexStore:
         return self

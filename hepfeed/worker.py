@@ -1,14 +1,16 @@
 """A helper process that answers calls: ``python -m hepfeed.worker``, started by exec.
 
-A worker is a fresh interpreter that imports neither torch nor the user's main module (0.2 s and 35 MB).  It builds one
-target object and calls its methods in the order in which calls arrive over a socket; each reply carries the number of
-its call.  The end of the socket is the end of the process on both sides, so nothing is left behind a parent that was
-killed, and a dead worker is noticed at once.
+A worker is a fresh interpreter that imports neither torch nor the user's main module (0.2 s and 35 MB).  It
+builds one target object and calls its methods in the order in which calls arrive over a socket; each reply
+carries the number of its call.  The end of the socket is the end of the process on both sides, so nothing is
+left behind a parent that was killed, and a dead worker is noticed at once.
+
+:func:`call_everywhere` runs a function over many arguments in such processes.  Arguments are pickled; what
+needs cloudpickle (a user's lambda) travels as bytes that the caller made.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import pickle
@@ -18,20 +20,36 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
-from hepfeed.errors import HepfeedError, ProcessError, ReaderError
+from hepfeed.errors import ProcessError, ReaderError
 
-__all__ = ["Reply", "Worker", "call_everywhere", "resolve"]
+__all__ = ["Listener", "Reply", "Worker", "call_everywhere", "note", "resolve"]
 
 _HEADER = struct.Struct("<Q")
 _ORPHAN_POLL_MS = 500
 _JOIN_TIMEOUT_S = 2.0
+_UNWIND_TIMEOUT_S = 10.0  # a file that is given up is first closed, and HDF5 compresses what its cache holds
+_NOT_BUILT = -1  # the number of a reply to no call: the target could not be built
+_NOTE = -2  # the number of a message from within a call
 
 Reply = tuple[int, bool, Any]
 """``(number of the call, succeeded, value or exception)``."""
+
+Listener = Callable[[Any], None]
+"""Takes what a function passes to :func:`note`."""
+
+
+def _nobody(value: Any) -> None:
+    """Listen to no note."""
+
+
+_listener: ContextVar[Listener] = ContextVar("_listener", default=_nobody)
 
 
 def resolve(path: str) -> Any:
@@ -43,8 +61,8 @@ def resolve(path: str) -> Any:
 class Worker:
     """The parent's end of one worker process.
 
-    Sends never block: what the socket can't take is kept and sent by :meth:`flush`, so a busy worker with a full
-    socket and a busy parent can't wait for each other.
+    Sends never block: what the socket can't take is kept and sent by :meth:`flush`, so a busy worker with a
+    full socket and a busy parent can't wait for each other.
 
     Args:
         target: ``"module:Class"`` of the object that the worker builds.
@@ -147,13 +165,18 @@ class Worker:
             view.release()
             del self._incoming[:start]
 
-    def close(self) -> None:
-        """End the process: it stops after its present call, or is killed after two seconds."""
+    def interrupt(self) -> None:
+        """Let the present call unwind, by a SystemExit in it, and the process end."""
+        if self._owner == os.getpid():
+            self._process.terminate()
+
+    def close(self, timeout_s: float = _JOIN_TIMEOUT_S) -> None:
+        """End the process: it stops after its present call, or is killed after ``timeout_s``."""
         self._socket.close()
         if self._owner != os.getpid():  # a forked copy of this object must not end the parent's worker
             return
         try:
-            self._process.wait(_JOIN_TIMEOUT_S)
+            self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self.kill()
 
@@ -182,72 +205,127 @@ def call_everywhere(
     function: str,
     arguments: Sequence[tuple[Any, ...]],
     workers: int,
-    progress: Callable[[int], None] | None = None,
-) -> Iterator[tuple[int, bool, Any]]:
-    """Call a function for each tuple of arguments, in parallel processes; yields ``(place, succeeded, value)``.
+    on_note: Listener | None = None,
+) -> Generator[Reply, None, None]:
+    """Call a function for each tuple of arguments, in parallel processes; yields each reply as it comes.
+
+    The number of a reply is the place in ``arguments``.  An exception arrives with its type, and its cause is
+    a :class:`ProcessError` with the worker's traceback.  If this generator is closed before its end (an error
+    in the caller, Ctrl-C), the calls that run are unwound by a SystemExit, and have ten seconds to clean up.
 
     Args:
         function: ``"module:name"``.
-        arguments: One tuple a call.
-        workers: Processes; 0 or 1 calls here.
-        progress: Called with the number of finished calls.
+        arguments: One tuple a call; pickled.
+        workers: Processes; 0 or 1 calls here, and so does a single call.
+        on_note: Called here with what the function passes to :func:`note`.
 
     Raises:
         ReaderError: A process died.
     """
     if workers <= 1 or len(arguments) <= 1:
-        call = resolve(function)
-        for place, args in enumerate(arguments):
-            try:
-                reply: Reply = (place, True, call(*args))
-            except Exception as error:
-                reply = (place, False, error)
-            if progress:
-                progress(place + 1)
-            yield reply
+        yield from _call_here(function, arguments, on_note or _nobody)
         return
-    pool = [Worker("hepfeed.worker:Functions") for _ in range(min(workers, len(arguments)))]
-    todo = iter(range(len(arguments)))
-    done = 0
+    todo = deque(enumerate(arguments))
+    pool: list[Worker] = []
+    in_hand: dict[Worker, int] = {}
+
+    def give(worker: Worker) -> None:
+        # One runs and one waits in the socket; but each of the last goes to the first worker that is free.
+        while todo and in_hand[worker] < (2 if len(todo) > len(pool) else 1):
+            place, args = todo.popleft()
+            worker.call(place, "call", function, *args)
+            in_hand[worker] += 1
+
     try:
-        waiting = {worker.fileno(): worker for worker in pool}
+        for _ in range(min(workers, len(arguments))):
+            pool.append(Worker("hepfeed.worker:Functions"))
+        in_hand.update(dict.fromkeys(pool, 0))
         for worker in pool:
-            for place in (next(todo, None), next(todo, None)):  # one in hand, one in the socket
-                if place is not None:
-                    worker.call(place, "call", function, *arguments[place])
-        while done < len(arguments):
-            ready, writable, _ = select.select(waiting, [w for w in pool if w.has_unsent], [])
+            give(worker)
+        while any(in_hand.values()):
+            ready, writable, _ = select.select(pool, [worker for worker in pool if worker.has_unsent], [])
             for worker in writable:
                 worker.flush()
-            for descriptor in ready:
-                worker = waiting[descriptor]
-                replies = worker.receive()
-                if replies is None:
-                    raise ReaderError(f"a process that ran {function} ended with code {worker.exit_code}")
-                for reply in replies:
-                    place = next(todo, None)
-                    if place is not None:
-                        worker.call(place, "call", function, *arguments[place])
-                    done += 1
-                    if progress:
-                        progress(done)
-                    yield reply
+            for worker in ready:
+                for reply in _replies(worker, function):
+                    if reply[0] != _NOTE:
+                        in_hand[worker] -= 1
+                        give(worker)
+                        yield reply
+                    elif on_note:
+                        on_note(reply[2])
     finally:
         for worker in pool:
-            worker.kill()
+            worker.interrupt()
+        deadline = time.monotonic() + _UNWIND_TIMEOUT_S
+        for worker in pool:
+            worker.close(deadline - time.monotonic())
 
 
-# ---- the worker's side ----------------------------------------------------------------------------------------------
+def note(value: Any) -> None:
+    """Tell the caller of :func:`call_everywhere` how the present call gets on.
+
+    Outside of such a call nobody listens, and nothing happens.
+
+    Args:
+        value: Anything that pickles; handed to ``on_note`` in the caller's process.
+    """
+    _listener.get()(value)
 
 
-def portable(error: BaseException) -> BaseException:
-    """Return the exception in a form that can travel: as it is, or as a ProcessError with its traceback as text."""
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
-    if isinstance(error, HepfeedError):
-        with contextlib.suppress(Exception):
-            pickle.dumps(error)
-            return error
-    return ProcessError(f"{type(error).__name__}: {error}\n\n{text}")
+def _call_here(function: str, arguments: Sequence[tuple[Any, ...]], listener: Listener) -> Iterator[Reply]:
+    call = resolve(function)
+    for place, args in enumerate(arguments):
+        before = _listener.set(listener)
+        try:
+            reply: Reply = (place, True, call(*args))
+        except Exception as error:
+            reply = (place, False, error)
+        finally:
+            _listener.reset(before)
+        yield reply
+
+
+def _replies(worker: Worker, function: str) -> list[Reply]:
+    replies = worker.receive()
+    if replies is None:
+        worker.close()
+        code = worker.exit_code or 0
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        raise ReaderError(f"a process that ran {function} {how}: check the memory, or use fewer workers")
+    return replies
+
+
+# ---- the worker's side -------------------------------------------------------------------------------------
+
+
+class _Raised:
+    """An exception on its way; unpickles as the exception itself, caused by the worker's traceback."""
+
+    def __init__(self, error: Exception, trace: str) -> None:
+        self._parts = error, trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _with_cause, self._parts
+
+
+def _with_cause(error: Exception, trace: str) -> Exception:
+    error.__cause__ = ProcessError(f"in a worker:\n{trace}")
+    return error
+
+
+def _pack(message: Reply) -> bytes:
+    data = pickle.dumps(message, protocol=5)
+    return _HEADER.pack(len(data)) + data
+
+
+def _pack_error(number: int, error: Exception) -> bytes:
+    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # a class of the user's own, maybe, that does not say how it pickles
+        return _pack((number, False, ProcessError(f"{type(error).__name__}: {error}\n\n{trace}")))
+    return _pack((number, False, _Raised(error, trace)))
 
 
 def _read_exactly(connection: socket.socket, size: int, parent: int) -> bytes | None:
@@ -268,18 +346,19 @@ def _read_exactly(connection: socket.socket, size: int, parent: int) -> bytes | 
 
 
 def serve(descriptor: int, parent: int) -> None:
-    """Answer calls until the socket or the parent ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; the socket's end follows it
+    """Answer calls until the socket or the parent ends.
+
+    Raises:
+        SystemExit: SIGTERM came.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, _unwind)
     connection = socket.socket(fileno=descriptor)
 
     def receive() -> Any:
         header = _read_exactly(connection, _HEADER.size, parent)
         data = header and _read_exactly(connection, _HEADER.unpack(header)[0], parent)
         return pickle.loads(data) if data else None
-
-    def reply(message: Reply) -> None:
-        data = pickle.dumps(message, protocol=5)
-        connection.sendall(_HEADER.pack(len(data)) + data)
 
     first = receive()
     if first is None:
@@ -289,18 +368,36 @@ def serve(descriptor: int, parent: int) -> None:
     try:
         target = resolve(target_path)(*args)
     except Exception as error:
-        reply((-1, False, portable(error)))
+        connection.sendall(_pack_error(_NOT_BUILT, error))
         return
+    _listener.set(lambda value: connection.sendall(_pack((_NOTE, True, value))))
     while (message := receive()) is not None:
         number, method, args = message
         try:
-            answer: Reply = (number, True, getattr(target, method)(*args))
+            answer = _pack((number, True, getattr(target, method)(*args)))
         except Exception as error:
-            answer = (number, False, portable(error))
-        reply(answer)
+            answer = _pack_error(number, error)
+        connection.sendall(answer)
+
+
+def _unwind(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the clean-up short
+    sys.exit(128 + signal.SIGTERM)
+
+
+def main() -> None:
+    """Serve the parent that ``sys.argv`` names: its end of the socket, and its process number."""
+    code: object = 0
+    try:
+        serve(int(sys.argv[1]), int(sys.argv[2]))
+    except SystemExit as end:
+        code = end.code
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    # No clean-up of the user's modules: the parent may be gone already.
+    os._exit(code if isinstance(code, int) else 1)
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        serve(int(sys.argv[1]), int(sys.argv[2]))
-    os._exit(0)  # no clean-up of the user's modules: the parent may be gone already
+    # Not this copy of the module: the functions that are called find note() in the imported one.
+    resolve("hepfeed.worker:main")()

@@ -16,11 +16,11 @@ namespace hepfeed {
 namespace {
 
 constexpr size_t kSpanBytes = size_t{1} << 20;  // most bytes of one pread that serves several chunks
-constexpr int64_t kGapBytes = 4096;             // bytes between two chunks that are cheaper to read than to skip
-constexpr int kTrials = 8;                       // chunks on which every library is tried; less for large chunks
+constexpr int64_t kGapBytes = 4096;  // bytes between two chunks that are cheaper to read than to skip
+constexpr int kTrials = 8;           // chunks on which every library is tried; less for large chunks
 constexpr size_t kTrialBytes = size_t{4} << 20;  // so many bytes are enough
 constexpr size_t kChecksumBytes = 4;
-constexpr size_t kDirectBytes = 8192;            // events of at least so many bytes are read straight to their place
+constexpr size_t kDirectBytes = 8192;  // events of at least so many bytes are read straight to their place
 
 using Clock = std::chrono::steady_clock;
 
@@ -72,7 +72,8 @@ std::vector<FailedRow> ChunkReader::read(Dataset& dataset, int file, const int64
   has_failed_.assign(count, 0);
   requests_.resize(count);
   for (size_t i = 0; i < count; ++i) {
-    if (rows[i] < 0 || rows[i] >= dataset.shape[0]) throw std::out_of_range("an event beyond the end of its file");
+    if (rows[i] < 0 || rows[i] >= dataset.shape[0])
+      throw std::out_of_range("an event beyond the end of its file");
     requests_[i] = {rows[i], destination[i], static_cast<int64_t>(i)};
   }
   const auto by_row = [](const Request& a, const Request& b) { return a.row < b.row; };
@@ -83,12 +84,12 @@ std::vector<FailedRow> ChunkReader::read(Dataset& dataset, int file, const int64
     read_addressable(dataset, file, cost);
   else
     read_chunked(dataset, file, cost);
-  for (const auto& failure : failed_)
-    std::memset(destination[failure.request], 0, dataset.out_row_bytes());
+  for (const auto& failure : failed_) std::memset(destination[failure.request], 0, dataset.out_row_bytes());
   return failed_;
 }
 
-void ChunkReader::fail(const Request* first, const Request* last, Fault fault, int64_t offset, int error_number) {
+void ChunkReader::fail(const Request* first, const Request* last, Fault fault, int64_t offset,
+                       int error_number) {
   for (const Request* request = first; request != last; ++request) {
     if (has_failed_[request->index]) continue;
     has_failed_[request->index] = 1;
@@ -120,7 +121,8 @@ void ChunkReader::deliver(const Dataset& dataset, uint8_t* items, uint8_t* out, 
     std::memcpy(out, items, count * dataset.item);
 }
 
-// ---- events whose bytes lie together in the file ----------------------------------------------------------------
+// ---- events whose bytes lie together in the file
+// ----------------------------------------------------------------
 
 void ChunkReader::read_addressable(const Dataset& set, int file, ReadCost& cost) {
   const auto bytes = static_cast<int64_t>(set.row_bytes());
@@ -137,7 +139,8 @@ void ChunkReader::read_addressable(const Dataset& set, int file, ReadCost& cost)
     const int64_t start = offset_of(first->row);
     if (start < 0) {  // never written
       uint8_t* items = grown(first_, set.row_bytes());
-      for (int64_t i = 0; i < set.row_items; ++i) std::memcpy(items + i * set.item, set.fill.data(), set.item);
+      for (int64_t i = 0; i < set.row_items; ++i)
+        std::memcpy(items + i * set.item, set.fill.data(), set.item);
       deliver(set, items, first->destination, set.row_items);
       ++first;
       cost.scatter_ns += watch.lap();
@@ -156,7 +159,8 @@ void ChunkReader::read_addressable(const Dataset& set, int file, ReadCost& cost)
     int64_t stop = start + bytes;
     while (last != end) {
       const int64_t next = offset_of(last->row);
-      if (next < start || next > stop + kGapBytes || static_cast<size_t>(next + bytes - start) > kSpanBytes) break;
+      if (next < start || next > stop + kGapBytes || static_cast<size_t>(next + bytes - start) > kSpanBytes)
+        break;
       stop = std::max(stop, next + bytes);
       ++last;
     }
@@ -183,7 +187,8 @@ void ChunkReader::read_addressable(const Dataset& set, int file, ReadCost& cost)
   }
 }
 
-// ---- chunks ----------------------------------------------------------------------------------------------------
+// ---- chunks
+// ----------------------------------------------------------------------------------------------------
 
 void ChunkReader::read_chunked(Dataset& set, int file, ReadCost& cost) {
   const Request* const end = requests_.data() + requests_.size();
@@ -196,14 +201,16 @@ void ChunkReader::read_chunked(Dataset& set, int file, ReadCost& cost) {
   }
 }
 
-void ChunkReader::read_block(Dataset& set, int file, const Request* first, const Request* last, ReadCost& cost) {
+void ChunkReader::read_block(Dataset& set, int file, const Request* first, const Request* last,
+                             ReadCost& cost) {
   const int64_t block = first->row / set.chunk[0] * set.chunks_per_row;
   // One event that is one chunk is decoded in its place.
   if (set.chunk[0] == 1 && set.chunks_per_row == 1 && set.chunk_items == set.row_items && last == first + 1) {
     fill_slab(set, file, block, first->destination, first, last, cost);
     return;
   }
-  const size_t slice_bytes = set.chunk_out_bytes() / static_cast<size_t>(set.chunk[0]);  // of one event in a chunk
+  const size_t slice_bytes =
+      set.chunk_out_bytes() / static_cast<size_t>(set.chunk[0]);  // of one event in a chunk
   uint8_t* slab = grown(slab_, set.chunk_out_bytes() * static_cast<size_t>(set.slab_chunks));
   for (int64_t i = 0; i < set.chunks_per_row / set.slab_chunks; ++i) {
     if (!fill_slab(set, file, block + i * set.slab_chunks, slab, first, last, cost)) continue;
@@ -211,7 +218,8 @@ void ChunkReader::read_block(Dataset& set, int file, const Request* first, const
     const std::vector<Run>& runs = set.slab_runs(i);
     for (const Request* request = first; request != last; ++request) {
       const uint8_t* from = slab + static_cast<size_t>(request->row % set.chunk[0]) * slice_bytes;
-      for (const Run& run : runs) copy_run(request->destination + run.event_byte, from + run.slab_byte, run.bytes);
+      for (const Run& run : runs)
+        copy_run(request->destination + run.event_byte, from + run.slab_byte, run.bytes);
     }
     cost.scatter_ns += watch.lap();
   }
@@ -230,7 +238,8 @@ bool ChunkReader::fill_slab(Dataset& set, int file, int64_t first_chunk, uint8_t
     else
       pieces_.push_back({chunk, set.chunk_offset[chunk], set.chunk_size[chunk]});
   }
-  std::sort(pieces_.begin(), pieces_.end(), [](const Piece& a, const Piece& b) { return a.offset < b.offset; });
+  std::sort(pieces_.begin(), pieces_.end(),
+            [](const Piece& a, const Piece& b) { return a.offset < b.offset; });
   for (size_t i = 0; i < pieces_.size();) {  // neighbours come with one pread
     const int64_t start = pieces_[i].offset;
     int64_t stop = start + pieces_[i].size;
@@ -265,7 +274,8 @@ bool ChunkReader::fill_slab(Dataset& set, int file, int64_t first_chunk, uint8_t
   return true;
 }
 
-bool ChunkReader::decode_piece(Dataset& set, const Piece& piece, const uint8_t* raw, uint8_t* out, Fault& fault) {
+bool ChunkReader::decode_piece(Dataset& set, const Piece& piece, const uint8_t* raw, uint8_t* out,
+                               Fault& fault) {
   const bool as_stored = !set.swap && !set.converts();
   uint8_t* items = decode(set, piece.chunk, raw, piece.size, as_stored ? out : nullptr, fault);
   if (!items) return false;
@@ -273,8 +283,8 @@ bool ChunkReader::decode_piece(Dataset& set, const Piece& piece, const uint8_t* 
   return true;
 }
 
-uint8_t* ChunkReader::decode(Dataset& set, int64_t chunk, const uint8_t* raw, size_t raw_bytes, uint8_t* direct,
-                             Fault& fault) {
+uint8_t* ChunkReader::decode(Dataset& set, int64_t chunk, const uint8_t* raw, size_t raw_bytes,
+                             uint8_t* direct, Fault& fault) {
   const size_t bytes = static_cast<size_t>(set.chunk_items) * set.item;
   const uint32_t mask = set.chunk_mask[chunk];
   // Bytes before each filter as it was applied; what deflate makes is not known beforehand, and not needed.
@@ -341,7 +351,8 @@ bool ChunkReader::inflate(Dataset& set, const uint8_t* raw, size_t raw_bytes, ui
   set.trial_ns.resize(libraries);
   bool good = false;
   for (size_t i = 0; i < libraries; ++i) {
-    const size_t turn = (i + static_cast<size_t>(set.trials)) % libraries;  // whoever is first warms the cache
+    const size_t turn =
+        (i + static_cast<size_t>(set.trials)) % libraries;  // whoever is first warms the cache
     Stopwatch watch;
     good = inflaters_[turn]->inflate(raw, raw_bytes, out, bytes);
     set.trial_ns[turn] += watch.lap();

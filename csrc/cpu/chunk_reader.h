@@ -33,9 +33,10 @@ class ChunkReader {
  public:
   ChunkReader();
 
-  // Writes event rows[i] to the out_row_bytes() bytes at destination[i], for i < count; the destinations must not
-  // overlap.  Each chunk is read and decoded once, however many of its events are asked for.  Rows may come in any
-  // order and more than once.  Events that can't be read are returned and their destinations are zeroed.
+  // Writes event rows[i] to the out_row_bytes() bytes at destination[i], for i < count; the destinations must
+  // not overlap.  Each chunk is read and decoded once, however many of its events are asked for.  Rows may
+  // come in any order and more than once.  Events that can't be read are returned and their destinations are
+  // zeroed.
   std::vector<FailedRow> read(Dataset& dataset, int file, const int64_t* rows, uint8_t* const* destination,
                               size_t count, ReadCost& cost);
 

@@ -23,7 +23,8 @@ inline To cast(From value) {
   } else if constexpr (std::is_same_v<From, Half>) {
     return static_cast<To>(half_to_float(value.bits));
   } else if constexpr (std::is_same_v<To, Half> && std::is_same_v<From, double>) {
-    // Rounding twice (to float, then to half) may differ from rounding once: make the first rounding "to odd".
+    // Rounding twice (to float, then to half) may differ from rounding once: make the first rounding "to
+    // odd".
     float single = static_cast<float>(value);
     if (static_cast<double>(single) != value) {
       uint32_t bits;
@@ -153,7 +154,7 @@ uint16_t float_to_half(float value) {
   const uint32_t magnitude = bits & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return static_cast<uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x3ffu));
   if (magnitude >= 0x47800000u) return static_cast<uint16_t>(sign | 0x7c00u);  // 65536 and above
-  if (magnitude < 0x33000000u) return sign;                                     // below half the least subnormal
+  if (magnitude < 0x33000000u) return sign;  // below half the least subnormal
   uint32_t mantissa, shift;
   uint32_t result;
   if (magnitude >= 0x38800000u) {  // normal

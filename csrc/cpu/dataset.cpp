@@ -9,8 +9,8 @@ namespace {
 constexpr size_t kSlabBytes = size_t{1} << 21;  // stays in a second-level cache of today
 constexpr size_t kMaxAxes = 32;
 
-// Calls run(event_item, chunk_item, items) for the part of an event that a chunk covers, in pieces that lie together
-// in both: offsets within the event, and within the chunk's slice of that event.
+// Calls run(event_item, chunk_item, items) for the part of an event that a chunk covers, in pieces that lie
+// together in both: offsets within the event, and within the chunk's slice of that event.
 template <class Run>
 void for_each_run(const Dataset& set, int64_t chunk, Run run) {
   const size_t axes = set.shape.size();
@@ -81,7 +81,8 @@ void Dataset::prepare() {
     if (!filters.empty()) throw std::invalid_argument("contiguous storage has no filters");
     return;
   }
-  if (chunk.size() != shape.size()) throw std::invalid_argument("chunk and shape differ in their number of axes");
+  if (chunk.size() != shape.size())
+    throw std::invalid_argument("chunk and shape differ in their number of axes");
   chunk_items = 1;
   chunks_per_row = 1;
   grid.clear();

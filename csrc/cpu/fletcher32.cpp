@@ -36,7 +36,8 @@ bool fletcher32_matches(const uint8_t* data, size_t bytes) {
   const uint32_t sum = fletcher32(data, bytes - 4);
   const uint32_t stored = static_cast<uint32_t>(tail[0]) | static_cast<uint32_t>(tail[1]) << 8 |
                           static_cast<uint32_t>(tail[2]) << 16 | static_cast<uint32_t>(tail[3]) << 24;
-  // Files of HDF5 before 1.6.3 hold the two bytes of each half swapped; the library accepts both, and so do we.
+  // Files of HDF5 before 1.6.3 hold the two bytes of each half swapped; the library accepts both, and so do
+  // we.
   const uint32_t swapped = ((sum & 0x00ff00ffu) << 8) | ((sum & 0xff00ff00u) >> 8);
   return stored == sum || stored == swapped;
 }

@@ -14,7 +14,8 @@ bool find(void* handle, const char* name, Function*& function) {
   return function != nullptr;
 }
 
-// ---- libdeflate: opaque decoder, one call a stream -----------------------------------------------------------------
+// ---- libdeflate: opaque decoder, one call a stream
+// -----------------------------------------------------------------
 
 struct LibdeflateFunctions {
   void* (*alloc)();
@@ -24,7 +25,8 @@ struct LibdeflateFunctions {
 
 class LibdeflateInflater final : public Inflater {
  public:
-  explicit LibdeflateInflater(const LibdeflateFunctions& functions) : call_(functions), state_(call_.alloc()) {
+  explicit LibdeflateInflater(const LibdeflateFunctions& functions)
+      : call_(functions), state_(call_.alloc()) {
     if (!state_) throw std::bad_alloc();
   }
   ~LibdeflateInflater() override { call_.free(state_); }
@@ -41,7 +43,8 @@ class LibdeflateInflater final : public Inflater {
   void* state_;
 };
 
-// ---- zlib and zlib-ng: the stream structure is zlib's ABI, of which zlib-ng's native one is a prefix -------------
+// ---- zlib and zlib-ng: the stream structure is zlib's ABI, of which zlib-ng's native one is a prefix
+// -------------
 
 struct ZStream {
   const uint8_t* next_in;

@@ -23,7 +23,8 @@ void unshuffle_any(const uint8_t* in, uint8_t* out, size_t count, size_t item) {
 
 #if HEPFEED_X86
 
-// Each variant interleaves planes within 128-bit lanes (unpack works by lane) and stores the lanes in item order.
+// Each variant interleaves planes within 128-bit lanes (unpack works by lane) and stores the lanes in item
+// order.
 
 HEPFEED_TARGET_AVX2 size_t unshuffle2_avx2(const uint8_t* in, uint8_t* out, size_t count) {
   size_t i = 0;
@@ -42,7 +43,8 @@ HEPFEED_TARGET_AVX2 size_t unshuffle4_avx2(const uint8_t* in, uint8_t* out, size
   size_t i = 0;
   for (; i + 32 <= count; i += 32) {
     __m256i p[4];
-    for (int b = 0; b < 4; ++b) p[b] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in + b * count + i));
+    for (int b = 0; b < 4; ++b)
+      p[b] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in + b * count + i));
     const __m256i lo01 = _mm256_unpacklo_epi8(p[0], p[1]), hi01 = _mm256_unpackhi_epi8(p[0], p[1]);
     const __m256i lo23 = _mm256_unpacklo_epi8(p[2], p[3]), hi23 = _mm256_unpackhi_epi8(p[2], p[3]);
     const __m256i q0 = _mm256_unpacklo_epi16(lo01, lo23), q1 = _mm256_unpackhi_epi16(lo01, lo23);

@@ -1,4 +1,5 @@
-// HDF5's shuffle filter, undone: the bytes of `count` items lie as `item` planes, one for each byte of an item.
+// HDF5's shuffle filter, undone: the bytes of `count` items lie as `item` planes, one for each byte of an
+// item.
 #pragma once
 
 #include <cstddef>
