@@ -10,13 +10,11 @@ The task and the network are described in B. Abi et al. (DUNE), Phys. Rev. D 102
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -30,11 +28,11 @@ from hepfeed.errors import (
     CorruptDataError,
     FileFormatError,
     HepfeedError,
-    ReaderError,
     ResourceError,
     SourceError,
     SpecError,
 )
+from hepfeed.worker import call_everywhere
 
 __all__ = ["IMAGE_SHAPE", "INFO_LINES", "Form", "convert_dune_cvn", "read_info", "read_pixel_map"]
 
@@ -110,8 +108,7 @@ def convert_dune_cvn(
         out: Folder to write into, made if it is missing.
         form: ``"dense"`` images, ``"sparse"`` hits (0.01-3 % of the pixels), or ``"both"``.
         events_per_file: Most events in one file.
-        workers: Processes, at most one an output file; None for one a usable core.  More than one are
-            spawned, so a script that calls this must guard its main part by ``if __name__ == "__main__":``.
+        workers: Processes, at most one an output file; None for one a usable core.
         level: Deflate level, 1 (fast) to 9 (small); 0 stores without compression.
         progress: Called as ``progress(events done, events in all)`` after each file.
 
@@ -124,7 +121,7 @@ def convert_dune_cvn(
         CorruptDataError: A pixel map is truncated or is no zlib stream.
         FileFormatError: A pixel map has another size, or an ``.info`` file other lines, than expected.
         ResourceError: An output file can't be written.
-        ReaderError: A worker process was killed.
+        ReaderError: A worker died.
     """
     if form not in get_args(Form):
         raise SpecError(f"form must be one of {', '.join(map(repr, get_args(Form)))}; got {form!r}")
@@ -149,10 +146,15 @@ def convert_dune_cvn(
     _prepare(jobs)
     total = sum(len(job.numbers) for job in jobs)
     done = 0
-    for n_events in _run(jobs, workers or len(os.sched_getaffinity(0))):
-        done += n_events
-        if progress is not None:
-            progress(done, total)
+    calls = [(job,) for job in jobs]
+    processes = workers or len(os.sched_getaffinity(0))
+    with closing(call_everywhere(f"{__name__}:write_file", calls, processes)) as replies:
+        for place, succeeded, value in replies:
+            if not succeeded:
+                raise value
+            done += len(jobs[place].numbers)
+            if progress is not None:
+                progress(done, total)
     return [str(job.path) for job in jobs]
 
 
@@ -297,29 +299,8 @@ def _prepare(jobs: list[_Job]) -> None:
                 )
 
 
-def _run(jobs: list[_Job], workers: int) -> Iterator[int]:
-    """Do ``jobs`` in up to ``workers`` processes; yield the events of each file as it is complete."""
-    if min(workers, len(jobs)) == 1:
-        yield from map(_write_file, jobs)
-        return
-    # Spawned, not forked: the caller may have threads, and a forked copy of a held lock never opens.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
-        futures = [pool.submit(_write_file, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BrokenProcessPool as error:
-            raise ReaderError(
-                f"expected {len(jobs)} files from {workers} worker processes, but one was killed, "
-                "maybe for its memory; run again with fewer workers"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _write_file(job: _Job) -> int:
-    """Write the file of ``job`` under a temporary name, rename it, and return its number of events."""
+def write_file(job: _Job) -> None:
+    """Write the file of one job of :func:`convert_dune_cvn` under a temporary name, and rename it."""
     temporary = job.path.with_name(f".{job.path.name}.{os.getpid()}.tmp")
     try:
         with h5py.File(temporary, "w") as file:
@@ -333,7 +314,6 @@ def _write_file(job: _Job) -> int:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
-    return len(job.numbers)
 
 
 def _write_events(file: h5py.File, job: _Job) -> None:

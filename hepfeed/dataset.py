@@ -12,9 +12,8 @@ import torch.utils.data
 from numpy.typing import NDArray
 
 from hepfeed.errors import HepfeedError, ProcessError, SpecError
-from hepfeed.hdf5 import ChunkTable
 from hepfeed.index import EventIndex, OnError
-from hepfeed.reader import Batch, Reader, SourceTable, apply_functions, row_addresses
+from hepfeed.reader import Batch, Reader, apply_functions, row_addresses
 from hepfeed.spec import SampleSpec
 from hepfeed.splits import Splits
 from hepfeed.store import IndexStore, Progress
@@ -152,7 +151,7 @@ class EventDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         reader = self._reader[1]
         fresh = [number for number in np.unique(file).tolist() if number not in self._known]
         if fresh:
-            reader.add_files(self.catalog, {number: self.table(number) for number in fresh})
+            reader.add_files(self.catalog, {number: self.index.source_table(number) for number in fresh})
             self._known.update(fresh)
         arrays: Batch = {key.name: np.empty((len(row), *key.shape), key.dtype) for key in self.index.keys}
         order = np.lexsort((row, file))
@@ -161,18 +160,6 @@ class EventDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         if failed:
             raise failed[min(failed)]
         return {**arrays, "label": self.index.file_class[file], "event": np.stack([file, row], 1)}
-
-    def table(self, number: int) -> SourceTable:
-        """Return what a reader must know of a file."""
-        source = self.index.sources[number]
-        tables = self.index.tables(number)
-        info = source.info
-        datasets = {}
-        for key in self.index.keys:
-            dataset = source.dataset(key.name)
-            table = tables.get(dataset.key, ChunkTable.empty())
-            datasets[key.name] = (dataset, table, key.dtype.str)
-        return SourceTable(info.path, info.size, info.mtime_ns, datasets)
 
 
 def as_spec(spec: SampleSpec | Sequence[Any] | str | os.PathLike[str]) -> SampleSpec:

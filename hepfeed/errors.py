@@ -11,7 +11,7 @@
     │   ├── CodecMissingError             an HDF5 filter plug-in is not installed
     │   └── CorruptDataError              stored bytes fail their check
     ├── ProcessError(RuntimeError)        a user function raised in a reader or in the consumer
-    ├── ReaderError(RuntimeError)         a reader process died again and again
+    ├── ReaderError(RuntimeError)         a helper process died, a reader again and again
     ├── FeedTimeoutError(TimeoutError)    nothing arrived within the time-out
     └── ResourceError(OSError)            shared memory or descriptors are exhausted
 
@@ -114,11 +114,11 @@ class ProcessError(HepfeedError, RuntimeError):
 
 
 class ReaderError(HepfeedError, RuntimeError):
-    """A reader process died on the same events several times."""
+    """A helper process died; a reader on the same events several times."""
 
 
-class FeedTimeoutError(HepfeedError, TimeoutError):
-    """No batch arrived within the time-out."""
+class FeedTimeoutError(HepfeedError, TimeoutError, RuntimeError):
+    """No batch arrived within the time-out; torch's loader raises a RuntimeError then."""
 
 
 class ResourceError(HepfeedError, OSError):

@@ -177,6 +177,23 @@ class FileInfo:
     tables: dict[str, ChunkTable] = field(default_factory=dict, compare=False)
 
 
+@dataclass(frozen=True)
+class SourceTable:
+    """A file as a reader needs it.
+
+    Attributes:
+        path: Absolute path.
+        size: Bytes when it was indexed.
+        mtime_ns: Time of its last change then.
+        datasets: Name in the batch -> (data set, its chunks, dtype to deliver).
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    datasets: dict[str, tuple[DatasetInfo, ChunkTable, str]]
+
+
 def stat(path: str) -> os.stat_result:
     """``os.stat`` with a hepfeed error that says what to do."""
     try:

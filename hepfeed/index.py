@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hepfeed import hdf5, selection
 from hepfeed.errors import HepfeedError, KeyMissingError, SpecError, nearest
-from hepfeed.hdf5 import ChunkTable, DatasetInfo, FileInfo
+from hepfeed.hdf5 import ChunkTable, DatasetInfo, FileInfo, SourceTable
 from hepfeed.spec import Sample, SampleSpec
 from hepfeed.splits import Splits
 from hepfeed.store import IndexStore, Progress, describe_files, load_tables
@@ -135,7 +135,7 @@ class EventIndex:
         self._workers = os.cpu_count() or 1 if workers is None else workers
         self._on_error = on_error
         self._progress = progress
-        chosen = self._open(splits)
+        chosen = self._agreeing(self._open(splits))
         self.sources = tuple(source for sources in chosen for source in sources)
         self.keys = self._common_keys()
         rows = self._select(chosen)
@@ -174,6 +174,15 @@ class EventIndex:
         """Return the chunk tables of a file, by path of the data set."""
         return load_tables(self.sources[file].info, self.store)
 
+    def source_table(self, file: int) -> SourceTable:
+        """Return what a reader must know of a file."""
+        source, tables = self.sources[file], self.tables(file)
+        datasets = {}
+        for key in self.keys:
+            dataset = source.dataset(key.name)
+            datasets[key.name] = (dataset, tables.get(dataset.key, ChunkTable.empty()), key.dtype.str)
+        return SourceTable(source.path, source.info.size, source.info.mtime_ns, datasets)
+
     # ---- the steps of the constructor ---------------------------------------------------------------------------
 
     def _open(self, splits: Splits | None) -> list[list[Source]]:
@@ -200,15 +209,31 @@ class EventIndex:
             self.skipped.append(error)
             return []
 
-    def _common_keys(self) -> tuple[KeyInfo, ...]:
-        if not self.sources:
+    def _agreeing(self, chosen: list[list[Source]]) -> list[list[Source]]:
+        """Check that all files have the shapes and types of the first one."""
+        first = next((source for sources in chosen for source in sources), None)
+        if first is None:
             raise SpecError("no file of the specification can be read: " + "; ".join(map(str, self.skipped[:3])))
+        agreeing: list[list[Source]] = []
+        for sources in chosen:
+            agreeing.append([])
+            for source in sources:
+                try:
+                    for name in self.spec.names:
+                        _same_form(name, source, first.dataset(name), first.path, self.spec.dtypes.get(name))
+                except SpecError as error:
+                    if self._on_error == "raise":
+                        raise
+                    self.skipped.append(error)
+                else:
+                    agreeing[-1].append(source)
+        return agreeing
+
+    def _common_keys(self) -> tuple[KeyInfo, ...]:
         keys = []
         for name in self.spec.names:
             first = self.sources[0].dataset(name)
             wanted = self.spec.dtypes.get(name)
-            for source in self.sources:
-                _same_form(name, source, first, self.sources[0].path, wanted)
             stored = np.dtype(first.dtype).newbyteorder("=")
             dtype = np.dtype(wanted) if wanted else stored
             if not np.can_cast(stored, dtype, "same_kind"):

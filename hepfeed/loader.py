@@ -366,7 +366,7 @@ class _FeedIterator:
             self._pool,
             windows,
             loader._form(),
-            dataset.table,
+            dataset.index.source_table,
             in_flight=max(2 * loader.filler.window_batches, ahead),
             on_error=dataset.on_error,
             clock=self._clock,

@@ -13,18 +13,19 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hepfeed.errors import FeedTimeoutError, HepfeedError, ReaderError
+from hepfeed.errors import FeedTimeoutError, ReaderError
 from hepfeed.filler import BatchSpec, Window
-from hepfeed.reader import Finish, Finished, Read, ReadDone, Reader, SourceTable, StreamForm
+from hepfeed.hdf5 import SourceTable
+from hepfeed.reader import Finish, Finished, Read, ReadDone, Reader, StreamForm
 from hepfeed.ring import Ring
 from hepfeed.stats import StageClock
-from hepfeed.worker import Worker
+from hepfeed.worker import JOIN_TIMEOUT_S, Worker
 
 __all__ = ["Delivery", "ReaderPool", "Stream"]
 
@@ -64,7 +65,7 @@ class _Batch:
     spec: BatchSpec
     slot: int
     reads_left: int = 0
-    failures: dict[int, HepfeedError] = field(default_factory=dict)
+    failures: dict[int, Exception] = field(default_factory=dict)
     ready: bool = False
     finished: Finished | None = None
 
@@ -104,7 +105,7 @@ class Stream:
         in_flight: int,
         on_error: str,
         clock: StageClock,
-        on_skip: Callable[[HepfeedError], None],
+        on_skip: Callable[[Exception], None],
     ) -> None:
         self.number = pool.add(self)
         self.form = form
@@ -159,6 +160,10 @@ class Stream:
             for batch in members:
                 batch.reads_left += 1
             tasks.append(_Task(self, "read", read, members))
+        if self.has_functions and len(tasks) == len(batches) == 1:
+            whole = tasks[0].argument
+            assert isinstance(whole, Read)
+            tasks[0].argument = replace(whole, finish=self._finish(batches[0]))
         return tasks
 
     def _cuts(self, window: Window) -> list[tuple[int, int]]:
@@ -241,6 +246,9 @@ class Stream:
             batch.reads_left -= 1
             if batch.reads_left:
                 continue
+            if done.finished is not None:
+                self.finish_done(batch, done.finished)
+                continue
             failed = batch.failures and self.on_error != "skip"
             if self.has_functions and not failed and len(batch.failures) < len(batch.spec):
                 follow.append(_Task(self, "finish", self._finish(batch), [batch]))
@@ -253,18 +261,15 @@ class Stream:
         dropped = np.array(sorted(batch.failures), np.int64)
         return Finish(self.number, batch.slot, spec.epoch, spec.index, spec.file, spec.row, spec.label, dropped)
 
-    def finish_done(self, task: _Task, finished: Finished) -> None:
+    def finish_done(self, batch: _Batch, finished: Finished) -> None:
         """Take note of a batch that went through the functions."""
-        (batch,) = task.batches
         self.clock.stages["transform"] += finished.total_ns * 1e-9
         batch.failures.update(finished.failures)
         batch.finished = finished
         batch.ready = True
 
-    def failed(self, task: _Task, error: BaseException) -> None:
+    def failed(self, task: _Task, error: Exception) -> None:
         """Let the first batch of a task raise when its turn comes."""
-        if not isinstance(error, HepfeedError):
-            raise error
         for batch in task.batches:
             batch.failures[-1] = error
             batch.ready = True
@@ -383,7 +388,7 @@ class ReaderPool:
             getattr(local, method)(*args)
         try:
             value = getattr(local, task.method)(task.argument)
-        except HepfeedError as error:
+        except Exception as error:
             task.stream.failed(task, error)
             return
         self._queue.extendleft(reversed(self._reply(task, value)))
@@ -391,7 +396,7 @@ class ReaderPool:
     def _reply(self, task: _Task, value: Any) -> list[_Task]:
         if task.method == "read":
             return task.stream.read_done(task, value)
-        task.stream.finish_done(task, value)
+        task.stream.finish_done(task.batches[0], value)
         return []
 
     def _assign(self) -> None:
@@ -445,7 +450,7 @@ class ReaderPool:
         for number, succeeded, value in replies:
             task = reader.in_hand.pop(number, None)
             if task is None:
-                if not succeeded:  # it could not start, or could not load a function
+                if not succeeded:  # it could not start
                     raise value
                 continue
             stream = task.stream
@@ -532,7 +537,10 @@ def _died(task: _Task, code: int | None) -> ReaderError:
 
 def _close_all(readers: list[_ReaderProcess], ring: Ring, local: Reader | None, owner: int) -> None:
     for reader in readers:
-        reader.worker.close()
+        reader.worker.hang_up()
+    deadline = time.monotonic() + JOIN_TIMEOUT_S
+    for reader in readers:
+        reader.worker.close(deadline - time.monotonic())
     readers.clear()
     if local is not None and owner == os.getpid():
         local.close()

@@ -24,27 +24,16 @@ from numpy.typing import NDArray
 
 from hepfeed import _core, hdf5
 from hepfeed.errors import CorruptDataError, HepfeedError, ProcessError, SourceError
-from hepfeed.hdf5 import ChunkTable, DatasetInfo
+from hepfeed.hdf5 import ChunkTable, DatasetInfo, SourceTable
 from hepfeed.inflaters import register_inflaters
 from hepfeed.order import generator
 from hepfeed.ring import RingView
 
-__all__ = ["Finish", "Finished", "KeyPlace", "Read", "ReadDone", "Reader", "SourceTable", "StreamForm"]
+__all__ = ["Finish", "Finished", "KeyPlace", "Read", "ReadDone", "Reader", "StreamForm"]
 
 Ints = NDArray[np.int64]
 Batch = dict[str, Any]
 _ALIGN = 64
-
-
-@dataclass(frozen=True)
-class SourceTable:
-    """A file as a reader needs it: where the data of each batch key lie."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    datasets: dict[str, tuple[DatasetInfo, ChunkTable, str]]
-    """Batch name -> (data set, its chunks, dtype to deliver)."""
 
 
 @dataclass(frozen=True)
@@ -102,37 +91,6 @@ def place_keys(
 
 
 @dataclass(frozen=True)
-class Read:
-    """Events to read, sorted by file and row.
-
-    Attributes:
-        slot: ``(n,)`` slot of each event's batch.
-        place: ``(n,)`` row in the batch.
-        file: ``(n,)`` file in the catalog.
-        row: ``(n,)`` row in the file.
-        unit: ``(n,)`` unit of events that share chunks, or -1.
-        kept: Unit -> rows of it that will be asked for later: decode them now and keep them.
-    """
-
-    stream: int
-    slot: Ints
-    place: Ints
-    file: Ints
-    row: Ints
-    unit: Ints
-    kept: dict[int, Ints] = field(default_factory=dict)
-
-
-@dataclass
-class ReadDone:
-    """What reading cost, and the events that could not be read: ``(slot, place, error)``."""
-
-    costs: NDArray[np.int64]
-    total_ns: int
-    failures: list[tuple[int, int, HepfeedError]]
-
-
-@dataclass(frozen=True)
 class Finish:
     """A batch that was read and goes through the user's functions.
 
@@ -168,6 +126,39 @@ class Finished:
     failures: list[tuple[int, HepfeedError]]
 
 
+@dataclass(frozen=True)
+class Read:
+    """Events to read, sorted by file and row.
+
+    Attributes:
+        slot: ``(n,)`` slot of each event's batch.
+        place: ``(n,)`` row in the batch.
+        file: ``(n,)`` file in the catalog.
+        row: ``(n,)`` row in the file.
+        unit: ``(n,)`` unit of events that share chunks, or -1.
+        kept: Unit -> rows of it that will be asked for later: decode them now and keep them.
+        finish: The batch to finish at once, where these are all its events.
+    """
+
+    stream: int
+    slot: Ints
+    place: Ints
+    file: Ints
+    row: Ints
+    unit: Ints
+    kept: dict[int, Ints] = field(default_factory=dict)
+    finish: Finish | None = None
+
+
+@dataclass
+class ReadDone:
+    """What reading cost; events that could not be read, ``(slot, place, error)``; the batch if it is finished."""
+
+    costs: NDArray[np.int64]
+    failures: list[tuple[int, int, HepfeedError]]
+    finished: Finished | None = None
+
+
 @dataclass
 class _Kept:
     """Events of a cut unit that were decoded with the rest of it."""
@@ -197,7 +188,7 @@ class Reader:
         self._catalogs: dict[str, dict[int, SourceTable]] = {}
         self._datasets: dict[tuple[str, int, str], _core.Dataset] = {}
         self._streams: dict[int, StreamForm] = {}
-        self._functions: dict[int, list[Callable[[Batch], Batch]]] = {}
+        self._functions: dict[int, list[Callable[[Batch], Batch]] | ProcessError] = {}
         self._open: OrderedDict[str, int] = OrderedDict()
         weakref.finalize(self, _close_files, self._open)
         self._max_open = max_open_files()
@@ -210,19 +201,15 @@ class Reader:
         self._catalogs.setdefault(catalog, {}).update(tables)
 
     def add_stream(self, stream: int, form: StreamForm) -> None:
-        """Make a stream known.
-
-        Raises:
-            ProcessError: A function can't be imported here.
-        """
+        """Make a stream known; functions that can't be loaded here are an error of its first batch."""
+        self._streams[stream] = form
         try:
             self._functions[stream] = pickle.loads(form.functions) if form.functions else []
         except Exception as error:
-            raise ProcessError(
+            self._functions[stream] = ProcessError(
                 f"a reader can't load process_fn or transform ({type(error).__name__}: {error}):"
                 " define them in an importable module or in the main script"
-            ) from error
-        self._streams[stream] = form
+            )
 
     def drop_stream(self, stream: int) -> None:
         """Forget a stream and what was kept for it."""
@@ -239,13 +226,18 @@ class Reader:
     # ---- reading ---------------------------------------------------------------------------------------------------
 
     def read(self, task: Read) -> ReadDone:
-        """Read events into the slots of their batches."""
+        """Read events into the slots of their batches, and finish the batch if that was asked for and all went well."""
+        done = self._read(task)
+        if task.finish is not None and not done.failures:
+            done.finished = self.finish(task.finish)
+        return done
+
+    def _read(self, task: Read) -> ReadDone:
         assert self._ring is not None
-        begun = time.perf_counter_ns()
         form = self._streams[task.stream]
         slots, which = np.unique(task.slot, return_inverse=True)
         base = np.array([self._ring.address(slot, form.raw_bytes) for slot in slots.tolist()], np.uint64)[which]
-        done = ReadDone(np.zeros(6, np.int64), 0, [])
+        done = ReadDone(np.zeros(6, np.int64), [])
         at = {
             key.name: base + np.uint64(key.offset) + task.place.astype(np.uint64) * np.uint64(key.event_bytes)
             for key in form.keys
@@ -257,7 +249,6 @@ class Reader:
                 remembered[here] = True
                 self._recall(task, unit, here, at, done)
         if remembered.all():
-            done.total_ns = time.perf_counter_ns() - begun
             return done
         todo = np.flatnonzero(~remembered)
         fresh = [u for u in task.kept if (task.stream, u) not in self._kept and (task.unit[todo] == u).any()]
@@ -284,7 +275,6 @@ class Reader:
                 if task.file[task.unit == unit][0] == file[i] and row[i] in k.rows:
                     k.failed[int(row[i])] = error
         self._kept.update(((task.stream, unit), k) for unit, k in kept.items())
-        done.total_ns = time.perf_counter_ns() - begun
         return done
 
     def _keep(self, form: StreamForm, rows: Ints) -> _Kept:
@@ -468,6 +458,8 @@ class Reader:
         self, form: StreamForm, task: Finish, batch: Batch, event: Ints
     ) -> tuple[Batch, list[tuple[int, HepfeedError]]]:
         functions = self._functions[task.stream]
+        if isinstance(functions, ProcessError):
+            raise functions
         purpose = ("process", task.epoch, task.index)
         try:
             return apply_functions(functions, batch, form.seed, *purpose), []

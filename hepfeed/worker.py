@@ -1,4 +1,4 @@
-"""A helper process that answers calls: ``python -m hepfeed.worker``, started by exec.
+"""A helper process that answers calls, started by exec.
 
 A worker is a fresh interpreter that imports neither torch nor the user's main module (0.2 s and 35 MB).  It
 builds one target object and calls its methods in the order in which calls arrive over a socket; each reply
@@ -33,10 +33,14 @@ __all__ = ["Listener", "Reply", "Worker", "call_everywhere", "note", "resolve"]
 
 _HEADER = struct.Struct("<Q")
 _ORPHAN_POLL_MS = 500
-_JOIN_TIMEOUT_S = 2.0
+JOIN_TIMEOUT_S = 2.0
 _UNWIND_TIMEOUT_S = 10.0  # a file that is given up is first closed, and HDF5 compresses what its cache holds
 _NOT_BUILT = -1  # the number of a reply to no call: the target could not be built
 _NOTE = -2  # the number of a message from within a call
+
+# The worker's hepfeed is the parent's, and not what may lie in the working directory (a source tree, for one).
+_HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_PROGRAM = "import sys; sys.path = [sys.argv[1], *filter(None, sys.path)]; from hepfeed.worker import main; main()"
 
 Reply = tuple[int, bool, Any]
 """``(number of the call, succeeded, value or exception)``."""
@@ -72,13 +76,12 @@ class Worker:
 
     def __init__(self, target: str, args: Sequence[Any] = (), descriptors: Iterable[int] = ()) -> None:
         ours, theirs = socket.socketpair()
-        environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **os.environ}
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "hepfeed.worker", str(theirs.fileno()), str(os.getpid())],
+                [sys.executable, "-c", _PROGRAM, _HOME, str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno(), *descriptors],
                 stdin=subprocess.DEVNULL,
-                env={**environment, "PYTHONPATH": _python_path(environment.get("PYTHONPATH"))},
+                env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **os.environ},
             )
         except BaseException:
             ours.close()
@@ -170,9 +173,13 @@ class Worker:
         if self._owner == os.getpid():
             self._process.terminate()
 
-    def close(self, timeout_s: float = _JOIN_TIMEOUT_S) -> None:
-        """End the process: it stops after its present call, or is killed after ``timeout_s``."""
+    def hang_up(self) -> None:
+        """Let the process end after its present call; :meth:`close` waits for that."""
         self._socket.close()
+
+    def close(self, timeout_s: float = JOIN_TIMEOUT_S) -> None:
+        """End the process: it stops after its present call, or is killed after ``timeout_s``."""
+        self.hang_up()
         if self._owner != os.getpid():  # a forked copy of this object must not end the parent's worker
             return
         try:
@@ -185,12 +192,6 @@ class Worker:
         self._socket.close()
         self._process.kill()
         self._process.wait()
-
-
-def _python_path(inherited: str | None) -> str:
-    """Let the worker find hepfeed where the parent found it."""
-    home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    return os.pathsep.join([home, *([inherited] if inherited else [])])
 
 
 class Functions:
@@ -389,15 +390,10 @@ def main() -> None:
     """Serve the parent that ``sys.argv`` names: its end of the socket, and its process number."""
     code: object = 0
     try:
-        serve(int(sys.argv[1]), int(sys.argv[2]))
+        serve(int(sys.argv[2]), int(sys.argv[3]))
     except SystemExit as end:
         code = end.code
     except (BrokenPipeError, ConnectionResetError):
         pass
     # No clean-up of the user's modules: the parent may be gone already.
     os._exit(code if isinstance(code, int) else 1)
-
-
-if __name__ == "__main__":
-    # Not this copy of the module: the functions that are called find note() in the imported one.
-    resolve("hepfeed.worker:main")()

@@ -188,7 +188,36 @@ def test_an_error_in_a_worker_process_arrives_with_its_file(source, tmp_path):
     with pytest.raises(CorruptDataError) as caught:
         convert_dune_cvn(source, tmp_path / "h5", workers=2)
     assert caught.value.file == str(path)
+    assert "in read_pixel_map" in str(caught.value.__cause__)
     assert leftovers(tmp_path / "h5") == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_conversion_that_is_interrupted_keeps_whole_files_only(source, tmp_path, workers):
+    def interrupt(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert_dune_cvn(source, tmp_path / "h5", events_per_file=1, workers=workers, progress=interrupt)
+    assert leftovers(tmp_path / "h5") == []
+    paths = sorted((tmp_path / "h5").glob("*/*.h5"))
+    assert paths
+    for path in paths:
+        with h5py.File(path) as file:
+            assert len(file["event_number"]) == len(file["image"]) == 1
+
+
+def test_a_script_needs_no_guard_of_its_main_part(run_script, source, tmp_path):
+    out = run_script(
+        """
+        import sys
+        from hepfeed.convert import convert_dune_cvn
+        print(len(convert_dune_cvn(sys.argv[1], sys.argv[2], events_per_file=2, workers=2)))
+        """,
+        source,
+        tmp_path / "h5",
+    )
+    assert out == "3\n"
 
 
 def test_bytes_that_are_no_zlib_stream_are_corrupt(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from glob import glob
@@ -16,7 +15,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from hepfeed.errors import ResourceError, SpecError
+from hepfeed.errors import SpecError
 from hepfeed.synthetic import (
     LartpcGenerator,
     LcdGenerator,
@@ -34,9 +33,10 @@ from hepfeed.synthetic.lartpc import LAR
 from hepfeed.synthetic.lcd import SPOTS_PER_GEV
 from hepfeed.synthetic.material import SILICON, TUNGSTEN, Layer
 from hepfeed.synthetic.next_tracks import Q_VALUE_MEV, share_energy
-from hepfeed.synthetic.pool import run_tasks
+from hepfeed.synthetic.storage import Storage
 from hepfeed.synthetic.track import MUON, PROTON, RangeTable, make_tracks, stopping_power
 
+AUTO = (6, 5, 5, 30)  # of h5py, for 23 maps (20, 20, 60) float32
 LCD_CLASSES = ("EleEscan", "ChPiEscan", "GammaEscan", "Pi0Escan")
 
 
@@ -58,9 +58,7 @@ def read_all(path):
     """Every data set of a file by its path, and the attributes of the file."""
     found = {}
     with h5py.File(path) as file:
-        file.visititems(
-            lambda name, node: found.update({name: node[()]} if isinstance(node, h5py.Dataset) else {})
-        )
+        file.visititems(lambda name, node: found.update({name: node[()]} if isinstance(node, h5py.Dataset) else {}))
         found["attrs"] = dict(file.attrs)
     return found
 
@@ -217,9 +215,7 @@ def test_protons_deposit_most_at_the_end_of_their_track():
 
 def test_steps_of_a_track_are_as_long_as_asked():
     axis = np.array([[0.0, 1.0, 0.0]])
-    tracks = make_tracks(
-        stream(0, "", 0, 0), MUON, LAR, np.array([50.0]), np.zeros((1, 3)), axis, step_mm=2.0
-    )
+    tracks = make_tracks(stream(0, "", 0, 0), MUON, LAR, np.array([50.0]), np.zeros((1, 3)), axis, step_mm=2.0)
     steps = np.linalg.norm(np.diff(tracks.points[0], axis=0), axis=1)
     assert np.all(steps <= 2.0 + 1e-9)
     assert steps[0] == pytest.approx(2.0, abs=0.01)
@@ -360,9 +356,7 @@ def test_calorimeter_files_have_the_first_schema(tmp_path):
 
 
 def test_calorimeter_files_have_the_nested_schema(tmp_path):
-    ((_, keys, _, _),) = make_lcd(
-        tmp_path, classes=["GammaEscan"], files=1, events=3, schema="nested", workers=1
-    )
+    ((_, keys, _, _),) = make_lcd(tmp_path, classes=["GammaEscan"], files=1, events=3, schema="nested", workers=1)
     assert keys == ["ECAL/ECAL", "HCAL/HCAL", "Event/energy"]
     content = read_all(tmp_path / "GammaEscan" / "GammaEscan_1.h5")
     assert content["ECAL/ECAL"].shape == (3, 25, 25, 25)
@@ -379,9 +373,7 @@ def test_argon_files_have_images_or_points(tmp_path):
     assert content["images"].dtype == np.float16
     assert np.all(content["pdg"] == 2212)
 
-    ((_, keys, _, _),) = make_lartpc(
-        tmp_path / "b", classes=["Proton"], files=1, events=2, workers=1, ragged=True
-    )
+    ((_, keys, _, _),) = make_lartpc(tmp_path / "b", classes=["Proton"], files=1, events=2, workers=1, ragged=True)
     assert keys == ["coords", "charge"]
     content = read_all(tmp_path / "b" / "Proton" / "Proton_1.h5")
     assert content["offsets"].dtype == np.int64
@@ -440,9 +432,7 @@ def test_files_and_seeds_differ_and_a_longer_file_starts_like_a_shorter_one(tmp_
 
 
 def test_files_say_how_they_were_made(tmp_path):
-    (path,) = write_files(
-        tmp_path, LcdGenerator("EleEscan", (10.0, 20.0)), files=1, events=8, seed=4, workers=1
-    )
+    (path,) = write_files(tmp_path, LcdGenerator("EleEscan", (10.0, 20.0)), files=1, events=8, seed=4, workers=1)
     content = read_all(path)
     attrs = content["attrs"]
     assert attrs["generator"] == "hepfeed.synthetic.LcdGenerator"
@@ -455,7 +445,8 @@ def test_files_say_how_they_were_made(tmp_path):
 @pytest.mark.parametrize(
     ("options", "chunks", "codec"),
     [
-        ({}, (10, 20, 20, 60), None),
+        ({}, AUTO, None),
+        ({"compression": "gzip"}, AUTO, ("gzip", 4)),
         ({"chunks": "contiguous"}, None, None),
         ({"chunks": 4, "compression": "gzip", "level": 7}, (4, 20, 20, 60), ("gzip", 7)),
         ({"chunks": 100, "compression": "lzf", "shuffle": True}, (23, 20, 20, 60), ("lzf", None)),
@@ -469,6 +460,29 @@ def test_maps_are_chunked_and_compressed_as_asked(tmp_path, options, chunks, cod
         assert (maps.compression and (maps.compression, maps.compression_opts)) == codec
         assert maps.shuffle == options.get("shuffle", False)
         assert not maps.fletcher32
+
+
+STORAGE = {"compression": "gzip", "level": 4, "shuffle": False, "fletcher32": False}
+
+
+def test_automatic_chunks_of_calorimeter_images_are_those_of_h5py_and_cut_every_axis():
+    storage = Storage("auto", **STORAGE)
+    assert storage.arguments((1000, 25, 25, 25), np.float32)["chunks"] == (125, 4, 4, 7)
+    assert storage.arguments((1000,), np.float32)["chunks"] == (1000,)
+    assert storage.arguments((0, 3), np.float32) == {}
+
+
+def test_the_chunk_cache_has_room_for_all_chunks_of_the_same_events():
+    images = {"ECAL": np.zeros((1, 25, 25, 25), np.float32), "energy": np.zeros(1, np.float32)}
+    # 7 x 7 x 4 chunks of 125 x 4 x 4 x 7 float32; HDF5's own 521 slots are enough for 8 x 8 x 4.
+    assert Storage("auto", **STORAGE).chunk_cache(images, 1000) == (196 * 56_000, 521)
+    # 13 x 13 x 13 chunks of 6250 x 2 x 2 x 2; 4099 is the first prime after 16 x 16 x 16.
+    assert Storage("auto", **STORAGE).chunk_cache(images, 100_000) == (2197 * 200_000, 4099)
+    # 100 images of 62,500 bytes, or what HDF5 takes by itself.
+    assert Storage(100, **STORAGE).chunk_cache(images, 1000) == (6_250_000, 521)
+    assert Storage(1, **STORAGE).chunk_cache(images, 1000) == (1 << 20, 521)
+    hits = {"Hits": Ragged.from_counts(np.array([2]), V=np.arange(2))}
+    assert Storage("auto", **STORAGE).chunk_cache(hits, 1000) == (1 << 20, 521)
 
 
 def test_codecs_of_hdf5plugin_and_checksums_can_be_read_back(tmp_path):
@@ -492,9 +506,7 @@ def test_codecs_of_hdf5plugin_and_checksums_can_be_read_back(tmp_path):
 
 
 def test_chunks_of_ragged_columns_hold_as_many_events_on_average(tmp_path):
-    (path,) = write_files(
-        tmp_path, NextGenerator("TwoElectron"), files=1, events=30, workers=1, chunks=10, ragged=True
-    )
+    (path,) = write_files(tmp_path, NextGenerator("TwoElectron"), files=1, events=30, workers=1, chunks=10, ragged=True)
     with h5py.File(path) as file:
         assert file["Hits/offsets"].chunks == (10,)
         assert file["Hits/C"].chunks == (round(len(file["Hits/C"]) / 3), 3)
@@ -549,17 +561,62 @@ def test_an_error_in_a_worker_arrives_with_its_class_and_no_file_is_left(tmp_pat
     assert not list(tmp_path.glob("**/*.tmp"))
 
 
-def test_tasks_of_workers_report_and_return_in_order():
-    reports = []
-    tasks = [lambda report, n=n: report(n) or 10 * n for n in range(5)]
-    assert run_tasks(tasks, 2, reports.append) == [0, 10, 20, 30, 40]
-    assert sorted(reports) == [0, 1, 2, 3, 4]
+def test_a_generator_of_the_main_script_works_in_processes_and_one_that_dies_is_an_error(run_script, tmp_path):
+    out = run_script(
+        """
+        import os, sys
+        from dataclasses import dataclass
+        import numpy as np
+        from hepfeed.errors import ReaderError
+        from hepfeed.synthetic import write_files
+
+        @dataclass
+        class Generator:
+            name: str
+            block: int = 2
+
+            def parameters(self):
+                return {}
+
+            def generate(self, rng, events, *, ragged):
+                if self.name == "dying":
+                    os._exit(7)
+                return {"energy": np.arange(events, dtype=np.float32)}
+
+        for name in ("living", "dying"):
+            try:
+                print(len(write_files(sys.argv[1], Generator(name), files=2, events=3, workers=2)))
+            except ReaderError as error:
+                print(error)
+        """,
+        tmp_path / "data",
+    )
+    assert out.splitlines()[0] == "2"
+    assert "ended with code 7: check the memory, or use fewer workers" in out.splitlines()[1]
+    for number in (1, 2):
+        content = read_all(tmp_path / "data" / "living" / f"living_{number}.h5")
+        assert content["energy"].tolist() == [0, 1, 0]
 
 
-def test_a_worker_that_dies_is_an_error_and_not_a_hang():
-    tasks = [lambda report: os._exit(1), lambda report: None]
-    with pytest.raises(ResourceError, match="it died; check the memory"):
-        run_tasks(tasks, 2, lambda events: None)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_that_is_interrupted_leaves_no_file(tmp_path, workers):
+    seen = []
+
+    def interrupt(events):
+        seen.extend(tmp_path.glob("**/*.tmp"))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_files(
+            tmp_path,
+            NextGenerator("OneElectron", block=8),
+            files=2,
+            events=4000,
+            workers=workers,
+            progress=interrupt,
+        )
+    assert seen
+    assert [path for path in tmp_path.glob("**/*") if path.is_file()] == []
 
 
 def test_the_same_class_twice_is_refused(tmp_path):
@@ -573,9 +630,7 @@ def test_the_same_class_twice_is_refused(tmp_path):
 
 
 def test_importing_the_package_loads_neither_torch_nor_matplotlib():
-    program = (
-        "import hepfeed.synthetic, sys; print(sorted({'torch', 'matplotlib', 'rich'} & set(sys.modules)))"
-    )
+    program = "import hepfeed.synthetic, sys; print(sorted({'torch', 'matplotlib', 'rich'} & set(sys.modules)))"
     path = str(Path(__file__).resolve().parents[1])
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=path, capture_output=True, text=True, check=True, timeout=60
@@ -583,6 +638,13 @@ def test_importing_the_package_loads_neither_torch_nor_matplotlib():
     assert done.stdout.strip() == "[]"
 
 
+@pytest.fixture(scope="module")
+def _fonts(tmp_path_factory):
+    """Draw once, for matplotlib keeps the files of its fonts open: no test leaves them behind."""
+    plot_profiles(tmp_path_factory.mktemp("fonts") / "plot.png", [NextGenerator("OneElectron")], events=1)
+
+
+@pytest.mark.usefixtures("_fonts")
 def test_profiles_of_each_class_are_drawn(tmp_path):
     plot_profiles(
         tmp_path / "profiles.png", [LcdGenerator("EleEscan", (5.0, 9.0)), LcdGenerator("ChPiEscan")], events=8
@@ -590,6 +652,7 @@ def test_profiles_of_each_class_are_drawn(tmp_path):
     assert (tmp_path / "profiles.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("_fonts")
 @pytest.mark.parametrize(
     ("arguments", "row"),
     [

@@ -45,9 +45,7 @@ def dune_cvn(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes, at most one a file.", show_default="one a core")
     ] = None,
-    level: Annotated[
-        int, typer.Option(min=0, max=9, help="Deflate level: 0 stores as it is, 9 is the smallest.")
-    ] = 4,
+    level: Annotated[int, typer.Option(min=0, max=9, help="Deflate level: 0 stores as it is, 9 is the smallest.")] = 4,
 ) -> None:
     """Convert [bold]DUNE CVN pixel maps[/] (zlib streams of 3 x 500 x 500 bytes) into HDF5, a folder a class.
 

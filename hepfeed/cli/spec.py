@@ -27,9 +27,7 @@ def register(app: typer.Typer) -> None:
 
 
 def spec(
-    directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Directory with HDF5 files, however deep.")
-    ],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Directory with HDF5 files, however deep.")],
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write .yaml or .json; default: print YAML."),

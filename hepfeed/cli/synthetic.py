@@ -36,13 +36,15 @@ class Schema(str, Enum):
     NESTED = "nested"
 
 
-Directory = Annotated[
-    Path, typer.Argument(help="Where to; each class gets a directory in it.", file_okay=False)
-]
+Directory = Annotated[Path, typer.Argument(help="Where to; each class gets a directory in it.", file_okay=False)]
 Files = Annotated[int, typer.Option(help="Files of each class.", min=1)]
 Events = Annotated[int, typer.Option(help="Events in each file.", min=1)]
 Chunks = Annotated[
-    str, typer.Option(help="Events in an HDF5 chunk, or [bold]auto[/] (1 MiB), or [bold]contiguous[/].")
+    str,
+    typer.Option(
+        help="Events in an HDF5 chunk, or [bold]auto[/] (h5py's own choice, which cuts events into pieces), "
+        "or [bold]contiguous[/]."
+    ),
 ]
 Codec = Annotated[Compression, typer.Option(help="How to compress; zstd and blosc need hdf5plugin.")]
 Level = Annotated[int, typer.Option(help="Of gzip, zstd and blosc.", min=0, max=9)]
@@ -50,9 +52,7 @@ Shuffle = Annotated[bool, typer.Option(help="Shuffle bytes before compression.")
 Seed = Annotated[int, typer.Option(help="Same seed, same bits.", min=0)]
 IsRagged = Annotated[bool, typer.Option("--ragged", help="Write points with offsets instead of images.")]
 Workers = Annotated[int | None, typer.Option(help="Processes; one a CPU if left out.", min=1)]
-Plot = Annotated[
-    Path | None, typer.Option(help="Draw the mean profiles of each class into this file.", dir_okay=False)
-]
+Plot = Annotated[Path | None, typer.Option(help="Draw the mean profiles of each class into this file.", dir_okay=False)]
 
 
 def register(app: typer.Typer) -> None:

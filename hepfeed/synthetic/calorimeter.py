@@ -135,9 +135,7 @@ class Window:
         self.hcal[self.hcal < THRESHOLD_MIP * HCAL_LAYER.mip_gev] = 0
 
 
-def _cells(
-    cells: Array, cell_mm: float, event: Array, x: Array, y: Array, layer: Array
-) -> tuple[Array, Array]:
+def _cells(cells: Array, cell_mm: float, event: Array, x: Array, y: Array, layer: Array) -> tuple[Array, Array]:
     """Flat indices of the cells at (x, y, layer), and which are inside of the window: only those count."""
     _, width, height, layers = cells.shape
     column = np.floor(x / cell_mm + width / 2).astype(np.int32)

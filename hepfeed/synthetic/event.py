@@ -47,9 +47,7 @@ class Ragged:
     def head(self, events: int) -> Ragged:
         """Keep the first ``events`` events."""
         rows = int(self.offsets[events])
-        return Ragged(
-            self.offsets[: events + 1], {name: column[:rows] for name, column in self.columns.items()}
-        )
+        return Ragged(self.offsets[: events + 1], {name: column[:rows] for name, column in self.columns.items()})
 
 
 Block = dict[str, "Array | Ragged"]
@@ -58,10 +56,7 @@ Block = dict[str, "Array | Ragged"]
 
 def head(block: Block, events: int) -> Block:
     """Keep the first ``events`` events of a block."""
-    return {
-        name: value.head(events) if isinstance(value, Ragged) else value[:events]
-        for name, value in block.items()
-    }
+    return {name: value.head(events) if isinstance(value, Ragged) else value[:events] for name, value in block.items()}
 
 
 class EventGenerator(Protocol):

@@ -39,7 +39,4 @@ def calorimeter_features(ecal: Array, hcal: Array) -> dict[str, Array]:
             features[f"{name}Moment1{letter}"], features[f"{name}Moment2{letter}"] = first, second
     with np.errstate(divide="ignore", invalid="ignore"):
         features["ECAL_HCAL_ERatio"] = features["HCAL_E"] / features["ECAL_E"]
-    return {
-        name: value if value.dtype == np.int32 else value.astype(np.float32)
-        for name, value in features.items()
-    }
+    return {name: value if value.dtype == np.int32 else value.astype(np.float32) for name, value in features.items()}

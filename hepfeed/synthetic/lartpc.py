@@ -33,9 +33,7 @@ LOWEST_CORNER_MM = np.array([-237.5, -200.0, 0.0])
 HIGHEST_CORNER_MM = np.array([237.5, 200.0, 900.0])
 WIRE_ANGLE = math.radians(60)
 
-LAR = TrackMedium(
-    LIQUID_ARGON.density, 0.45059, 188.0, LIQUID_ARGON.x0, sternheimer=(0.19559, 3.0, 0.2, 3.0, 5.2146)
-)
+LAR = TrackMedium(LIQUID_ARGON.density, 0.45059, 188.0, LIQUID_ARGON.x0, sternheimer=(0.19559, 3.0, 0.2, 3.0, 5.2146))
 STEP_MM = 1.0
 DIFFUSION_MM = 0.7
 """Spread of a cluster of charge, in each direction, after a typical drift."""
@@ -86,9 +84,7 @@ class LartpcGenerator:
             raise SpecError(f"expected a LArTPC class, one of {', '.join(CLASSES)}; got {self.name!r}")
         low, high = self.energy
         if not 20 <= low <= high <= 10_000:
-            raise SpecError(
-                f"expected energies in MeV with 20 <= lowest <= highest <= 10000, got {low:g} and {high:g}"
-            )
+            raise SpecError(f"expected energies in MeV with 20 <= lowest <= highest <= 10000, got {low:g} and {high:g}")
         if len(self.shape) != 2 or min(self.shape) < 1:
             raise SpecError(f"expected a shape (wires, time bins) of at least 1 each, got {self.shape}")
 
@@ -183,9 +179,7 @@ class LartpcGenerator:
         return _Cloud(event, coords, weights * scale[event])
 
 
-def _track(
-    rng: np.random.Generator, particle: Particle, energy: Array, origin: Array, direction: Array
-) -> _Cloud:
+def _track(rng: np.random.Generator, particle: Particle, energy: Array, origin: Array, direction: Array) -> _Cloud:
     # A track of twice the diagonal of the volume has left it.
     longest = 2 * float(np.linalg.norm(HIGHEST_CORNER_MM - LOWEST_CORNER_MM))
     length = np.full(len(energy), longest)

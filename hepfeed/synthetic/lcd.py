@@ -98,8 +98,7 @@ class LcdGenerator:
         low, high = self.energy
         if not 2 <= low <= high <= HIGHEST_GEV:
             raise SpecError(
-                f"expected energies in GeV with 2 <= lowest <= highest <= {HIGHEST_GEV:g}, "
-                f"got {low:g} and {high:g}"
+                f"expected energies in GeV with 2 <= lowest <= highest <= {HIGHEST_GEV:g}, got {low:g} and {high:g}"
             )
 
     @property
@@ -156,9 +155,7 @@ class LcdGenerator:
         direction = np.stack([*slopes, np.ones(events)], axis=1)
         return Axes(x, y, *slopes), direction / np.linalg.norm(direction, axis=1, keepdims=True)
 
-    def _pack(
-        self, window: Window, energy: Array, direction: Array, conversion: Array, ragged: bool
-    ) -> Block:
+    def _pack(self, window: Window, energy: Array, direction: Array, conversion: Array, ragged: bool) -> Block:
         kind = KINDS[self.name]
         pdg = np.full(len(energy), kind.pdg)
         ecal = _sparse(window.ecal) if ragged else window.ecal

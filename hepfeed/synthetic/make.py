@@ -24,7 +24,7 @@ def make_lcd(
     seed: int = 0,
     **options: Unpack[WriterOptions],
 ) -> list[list[Any]]:
-    """Write calorimeter events, one directory a class: 10,000 with gzip in half a minute on two CPUs.
+    """Write calorimeter events, one directory a class: 10,000 with gzip in a quarter of a minute on two CPUs.
 
     Args:
         directory: Where to.

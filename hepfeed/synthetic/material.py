@@ -38,9 +38,7 @@ TUNGSTEN = Material(z=74, density=19.3, x0=6.76, critical_mev=7.97, interaction=
 SILICON = Material(z=14, density=2.329, x0=21.82, critical_mev=40.19, interaction=108.4, minimum_dedx=1.664)
 IRON = Material(z=26, density=7.874, x0=13.84, critical_mev=21.68, interaction=132.1, minimum_dedx=1.451)
 POLYSTYRENE = Material(z=5.6, density=1.06, x0=43.79, critical_mev=93.1, interaction=77.1, minimum_dedx=1.936)
-LIQUID_ARGON = Material(
-    z=18, density=1.396, x0=19.55, critical_mev=32.84, interaction=119.7, minimum_dedx=1.508
-)
+LIQUID_ARGON = Material(z=18, density=1.396, x0=19.55, critical_mev=32.84, interaction=119.7, minimum_dedx=1.508)
 
 
 @dataclass(frozen=True)

@@ -83,9 +83,7 @@ def em_depths(rng: np.random.Generator, shape: EmShape, shower: Array) -> Array:
     return rng.standard_gamma(shape.alpha[shower], dtype=np.float32) / shape.beta[shower]
 
 
-def em_radii(
-    rng: np.random.Generator, shape: EmShape, shower: Array, depth: Array, medium: ShowerMedium
-) -> Array:
+def em_radii(rng: np.random.Generator, shape: EmShape, shower: Array, depth: Array, medium: ShowerMedium) -> Array:
     """Draw the distance of each spot from the shower axis (hep-ex/0001020, A.1.3 and A.2.3).
 
     The density is ``p 2 r Rc^2 / (r^2 + Rc^2)^2 + (1 - p) 2 r Rt^2 / (r^2 + Rt^2)^2``, a core and a tail

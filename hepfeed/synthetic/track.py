@@ -69,11 +69,7 @@ def stopping_power(particle: Particle, medium: TrackMedium, kinetic: Array) -> A
     if particle is ELECTRON:
         logarithm = np.log(ELECTRON_MASS_MEV**2 * beta_gamma2 * (gamma - 1) / (2 * excitation**2))
         bracket = (
-            logarithm
-            + (1 - beta2)
-            - (2 * gamma - 1) / gamma**2 * np.log(2)
-            + ((gamma - 1) / gamma) ** 2 / 8
-            - delta
+            logarithm + (1 - beta2) - (2 * gamma - 1) / gamma**2 * np.log(2) + ((gamma - 1) / gamma) ** 2 / 8 - delta
         ) / 2
     else:
         ratio = ELECTRON_MASS_MEV / particle.mass_mev

@@ -1,0 +1,292 @@
+"""``hepfeed check``: what a specification or a file holds, what is wrong, what it costs, what to change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+
+    from hepfeed.check import (
+        DirectoryReport,
+        Fault,
+        FileReport,
+        KeyReport,
+        KeyStorage,
+        ReadCost,
+        SpecReport,
+    )
+    from hepfeed.store import Progress
+
+_SPEC_SUFFIXES = (".yaml", ".yml", ".json")
+_MOST_DATASETS = 40  # lines of a table; --json has all
+
+
+def register(app: typer.Typer) -> None:
+    """Add ``check`` to ``app``."""
+    app.command("check")(check)
+
+
+def check(
+    path: Annotated[
+        Path,
+        typer.Argument(metavar="PATH", help="Specification (.yaml, .json), HDF5 file, or directory of them."),
+    ],
+    events: Annotated[
+        int | None,
+        typer.Option(min=1, help="Measure with at least so many events.", show_default="2048, or 5 s"),
+    ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure/--no-measure", help="Read events to find occupancy and cost."),
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all findings as JSON.")] = False,
+) -> None:
+    """Open everything; tell what it holds, [bold]what is wrong[/], what reading it costs and what to change.
+
+    Of a specification: events of each class, how each key is stored and how full it is, faults, cost, advice.
+    Of a file or a directory: all data sets, which of them count events, and whether they can be fed.
+    The exit code is 1 where a file has a fault.
+
+    [bold]Examples[/]
+
+    A training set before the first epoch:
+
+    [cyan]$ hepfeed check lcd.yaml[/]
+
+    Read every event of it, however long that takes:
+
+    [cyan]$ hepfeed check lcd.yaml --events 1000000000[/]
+
+    What is in a file, and can it be fed?
+
+    [cyan]$ hepfeed check run_6229.h5[/]
+
+    The faults of a whole directory, for a script:
+
+    [cyan]$ hepfeed check data/ --json[/]
+    """
+    from rich.console import Console
+
+    from hepfeed.check import check_directory, check_file, check_spec
+
+    console = Console(highlight=False)
+    is_spec = path.suffix.lower() in _SPEC_SUFFIXES
+    if not is_spec and (events is not None or not measure):
+        raise typer.BadParameter(f"--events and --no-measure are for a specification (.yaml, .json), not {path}")
+    with progress_bars() as progress:
+        report: SpecReport | DirectoryReport | FileReport
+        faults: tuple[Fault, ...] = ()
+        if is_spec:
+            report = check_spec(path, measure=measure, events=events, progress=progress)
+            faults, lines = report.faults, _spec_lines(report)
+        elif path.is_dir():
+            report = check_directory(path, progress=progress)
+            faults, lines = report.faults, _directory_lines(report)
+        else:
+            report = check_file(path)
+            lines = _file_lines(report)
+    if as_json:
+        typer.echo(json.dumps(asdict(report), indent=2))
+    else:
+        _print(console, lines)
+    if faults:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """Show a bar for each thing that is done, on a terminal, and take it away at the end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    tasks: dict[str, TaskID] = {}
+
+    def progress(what: str, done: int, total: int) -> None:
+        bars.start()
+        if what not in tasks:
+            tasks[what] = bars.add_task(what, total=total)
+        bars.update(tasks[what], completed=done, total=total)
+
+    try:
+        yield progress
+    finally:
+        bars.stop()
+
+
+def _print(console: Console, lines: Iterator[RenderableType]) -> None:
+    for line in lines:
+        console.print(line, markup=False)
+
+
+# ---- specifications
+
+
+def _spec_lines(report: SpecReport) -> Iterator[RenderableType]:
+    yield _class_table(report)
+    if report.keys:
+        yield _key_table(report.keys)
+    if report.cost is not None:
+        yield _cost_table(report.cost)
+    yield from _fault_lines(report.faults)
+    yield from _listed("What to change", report.advice, "bold yellow")
+    if not report.faults and not report.advice:
+        yield "No faults, and nothing to change."
+
+
+def _class_table(report: SpecReport) -> Table:
+    from rich.text import Text
+
+    table = _table("Classes", "class", "index", "files", "events", "after filter")
+    for found in report.classes:
+        counts = (found.index, found.files, found.events, found.kept)
+        table.add_row(Text(str(found.label)), *(f"{count:,}" for count in counts))
+    total = (sum(c.files for c in report.classes), sum(c.events for c in report.classes))
+    table.add_section()
+    table.add_row("all", "", *(f"{n:,}" for n in total), f"{sum(c.kept for c in report.classes):,}")
+    return table
+
+
+def _key_table(keys: tuple[KeyReport, ...]) -> Table:
+    from rich.filesize import decimal
+    from rich.text import Text
+
+    table = _table("Keys", "key", "shape", "type", "storage", "size", "stored", "ratio", "occupancy")
+    for name in ("shape", "type", "storage"):
+        next(column for column in table.columns if column.header == name).justify = "left"
+    for key in keys:
+        table.add_row(
+            Text(key.name),
+            str(key.shape),
+            key.dtype,
+            Text("\n").join(Text(_storage(one)) for one in key.storages),
+            decimal(key.bytes),
+            decimal(key.stored_bytes),
+            "" if key.ratio is None else f"{key.ratio:.1f}",
+            "" if key.occupancy is None else f"{key.occupancy:.2%}",
+        )
+    return table
+
+
+def _storage(one: KeyStorage) -> str:
+    chunk = f" {' x '.join(map(str, one.chunk))}" if one.chunk else ""
+    form = "h5py" if one.storage == "library" else one.storage
+    reason = f" ({one.reason})" if one.reason else ""
+    return f"{form}{chunk}, {one.codec}{reason}: {_count(one.files, 'file')}"
+
+
+def _cost_table(cost: ReadCost) -> Table:
+    from rich.filesize import decimal
+
+    table = _table(f"Reading, measured with {cost.events:,} events in order {cost.order!r}", "", "")
+    table.show_header = False
+    for stage, seconds in (("read", cost.read_s), ("inflate", cost.inflate_s), ("scatter", cost.scatter_s)):
+        table.add_row(stage, f"{seconds * 1e6:,.1f} µs an event")
+    table.add_section()
+    table.add_row("one core", f"{cost.events_per_s:,.0f} events/s")
+    table.add_row(f"{cost.cores} cores, expected", f"{cost.events_per_s_all:,.0f} events/s")
+    table.add_row("an epoch", f"{cost.epoch_events:,} events")
+    table.add_row("an epoch reads", decimal(cost.epoch_read_bytes))
+    table.add_row("an epoch delivers", decimal(cost.epoch_batch_bytes))
+    return table
+
+
+# ---- files
+
+
+def _file_lines(report: FileReport) -> Iterator[RenderableType]:
+    from rich.filesize import decimal
+    from rich.text import Text
+
+    yield _dataset_table(report, f"{report.path} ({decimal(report.size)})")
+    further = report.layouts[2:]  # the verdict names the first two
+    yield from _listed("Further layouts", tuple(layout.sentence for layout in further), "bold")
+    yield Text(report.verdict, style="green" if report.keys and not report.layouts else "yellow")
+
+
+def _dataset_table(report: FileReport, title: str) -> Table:
+    from rich.filesize import decimal
+    from rich.text import Text
+
+    table = _table(title, "data set", "shape", "type", "chunk", "codec", "stored", "as a key")
+    for column in table.columns[1:5]:
+        column.justify = "left"
+    table.columns[6].justify = "left"
+    inside = {member: layout.noun for layout in report.layouts for member in layout.members}
+    for one in report.datasets[:_MOST_DATASETS]:
+        if one.path in report.keys:
+            use = Text(f"{report.events:,} events", style="green")
+        elif one.problem:
+            use = Text(one.problem, style="dim")
+        else:
+            use = Text(f"{inside.get(one.path, 'other rows')}, not events", style="dim")
+        chunk = " x ".join(map(str, one.chunk))
+        table.add_row(Text(one.path), str(one.shape), one.dtype, chunk, one.codec, decimal(one.stored_bytes), use)
+    if len(report.datasets) > _MOST_DATASETS:
+        table.caption = f"and {len(report.datasets) - _MOST_DATASETS:,} more: --json lists all"
+    return table
+
+
+def _directory_lines(report: DirectoryReport) -> Iterator[RenderableType]:
+    """Show files of the same form once."""
+    from rich.text import Text
+
+    forms: dict[object, list[FileReport]] = {}
+    for file in report.files:
+        form = tuple((d.path, d.shape[1:], d.dtype, d.codec, bool(d.problem)) for d in file.datasets)
+        forms.setdefault((form, bool(file.keys), len(file.layouts)), []).append(file)
+    for files in forms.values():
+        first = files[0]
+        events = sum(file.events for file in files)
+        yield _dataset_table(first, f"{_count(len(files), 'file')} such as {first.path}")
+        if first.keys and not first.layouts:
+            held = f"{_count(events, 'event')} in {_count(len(files), 'file')}"
+            yield Text(f"can be fed: {held} with {', '.join(first.keys)}", "green")
+        else:
+            yield Text(first.verdict, "yellow")
+    yield from _fault_lines(report.faults)
+    if any(file.keys for file in report.files):
+        yield Text(f"Make a specification of them: hepfeed spec {report.path}")
+
+
+# ---- both
+
+
+def _fault_lines(faults: tuple[Fault, ...]) -> Iterator[RenderableType]:
+    yield from _listed(
+        _count(len(faults), "fault"), tuple(f"{fault.error}: {fault.message}" for fault in faults), "bold red"
+    )
+
+
+def _listed(title: str, sentences: tuple[str, ...], style: str) -> Iterator[RenderableType]:
+    from rich.text import Text
+
+    if sentences:
+        yield Text(title, style=style)
+    for sentence in sentences:
+        yield Text(f"- {sentence}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _table(title: str, *headers: str) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), title_justify="left")
+    for number, header in enumerate(headers):
+        table.add_column(header, justify="right" if number else "left", overflow="fold")
+    return table
