@@ -25,10 +25,11 @@ from hepfeed.filler import Filler, Window
 from hepfeed.hdf5 import DatasetInfo
 from hepfeed.index import EventIndex, KeyInfo, Source
 from hepfeed.pool import NO_FUNCTIONS, ReaderPool, Stream
+from hepfeed.progress import Progress
 from hepfeed.reader import StreamForm, place_keys
 from hepfeed.spec import HDF5_SUFFIXES, Sample, SampleSpec, hdf5_files
 from hepfeed.stats import StageClock
-from hepfeed.store import IndexStore, Progress
+from hepfeed.store import IndexStore
 
 __all__ = [
     "ClassReport",

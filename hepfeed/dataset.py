@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from numpy.typing import NDArray
 
 from hepfeed.errors import HepfeedError, ProcessError, SpecError
 from hepfeed.index import EventIndex, OnError
+from hepfeed.progress import Progress, progress_bars
 from hepfeed.reader import Batch, Reader, apply_functions, row_addresses
 from hepfeed.spec import SampleSpec
 from hepfeed.splits import Splits
-from hepfeed.store import IndexStore, Progress
+from hepfeed.store import IndexStore
 
 __all__ = ["EventDataset", "Function"]
 
@@ -41,7 +43,8 @@ class EventDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         on_error: ``"raise"``, or ``"skip"`` files and events at fault: they are logged and counted.
         index: Path of the index file; by default the user's own.
         index_workers: Processes that open files and apply filters; by default one a processor.
-        progress: Called with (what is done, finished, total) while files are opened.
+        progress: Called with (what is done, finished, total) while files are opened; True, or None on a terminal,
+            shows a bar where that takes a while.
 
     Attributes:
         spec: The specification.
@@ -65,7 +68,7 @@ class EventDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         on_error: OnError = "raise",
         index: str | os.PathLike[str] | None = None,
         index_workers: int | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise SpecError(f"on_error must be 'raise' or 'skip', not {on_error!r}")
@@ -77,15 +80,17 @@ class EventDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         self.split = split
         self.transform: tuple[Function, ...] = _as_functions("transform", transform)
         self.on_error: OnError = on_error
-        self.index = EventIndex(
-            self.spec,
-            splits=None if splits is None else Splits(splits, split_by, split_seed),
-            split=split,
-            store=IndexStore(index if index is not None else ""),
-            workers=index_workers,
-            on_error=on_error,
-            progress=progress,
-        )
+        bars = progress_bars(progress) if progress is None or isinstance(progress, bool) else nullcontext(progress)
+        with bars as report:
+            self.index = EventIndex(
+                self.spec,
+                splits=None if splits is None else Splits(splits, split_by, split_seed),
+                split=split,
+                store=IndexStore(index if index is not None else ""),
+                workers=index_workers,
+                on_error=on_error,
+                progress=report,
+            )
         self.classes = self.spec.classes
         self._reader: tuple[int, Reader] | None = None
         self._known: set[int] = set()

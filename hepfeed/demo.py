@@ -19,10 +19,10 @@ import torch.utils.data
 from hepfeed.dataset import EventDataset
 from hepfeed.demo_model import CaloNet
 from hepfeed.errors import SpecError
+from hepfeed.progress import Progress
 from hepfeed.provider import DataProvider
 from hepfeed.spec import SampleSpec
 from hepfeed.stats import FeedStats
-from hepfeed.store import Progress
 from hepfeed.synthetic import make_lcd
 
 __all__ = [

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from hepfeed import hdf5, selection
 from hepfeed.errors import HepfeedError, KeyMissingError, SpecError, nearest
 from hepfeed.hdf5 import ChunkTable, DatasetInfo, FileInfo, SourceTable
+from hepfeed.progress import Progress
 from hepfeed.spec import Sample, SampleSpec
 from hepfeed.splits import Splits
-from hepfeed.store import IndexStore, Progress, describe_files, load_tables
+from hepfeed.store import IndexStore, describe_files, load_tables
 
 __all__ = ["EventIndex", "Group", "KeyInfo", "OnError", "Source"]
 

@@ -12,9 +12,9 @@ from hepfeed.errors import SpecError, nearest
 from hepfeed.index import OnError
 from hepfeed.loader import DataLoader, Shuffle
 from hepfeed.pool import ReaderPool
+from hepfeed.progress import Progress
 from hepfeed.quotas import Composition, Exhausted
 from hepfeed.spec import SampleSpec
-from hepfeed.store import Progress
 
 __all__ = ["DataProvider"]
 
@@ -50,7 +50,7 @@ class DataProvider:
         window_bytes: As in :class:`~hepfeed.DataLoader`.
         on_error: ``"raise"``, or ``"skip"`` files and events at fault.
         index: Path of the index file; by default the user's own.
-        progress: Called with (what is done, finished, total) while files are opened.
+        progress: As in :class:`~hepfeed.EventDataset`.
 
     Attributes:
         loaders: The loaders by the names of their parts.
@@ -82,7 +82,7 @@ class DataProvider:
         window_bytes: int = 256 << 20,
         on_error: OnError = "raise",
         index: str | os.PathLike[str] | None = None,
-        progress: Progress | None = None,
+        progress: Progress | bool | None = None,
     ) -> None:
         if cache not in (None, "auto"):
             raise SpecError(f"cache={cache!r}: this version reads the sources in every epoch; use None or 'auto'")

@@ -15,7 +15,8 @@ from hepfeed import hdf5
 from hepfeed.errors import FilterError, HepfeedError, KeyMissingError, SpecError, nearest
 from hepfeed.filters import Filter
 from hepfeed.hdf5 import FileInfo
-from hepfeed.store import IndexStore, Progress
+from hepfeed.progress import Progress
+from hepfeed.store import IndexStore
 from hepfeed.worker import call_everywhere
 
 __all__ = ["read_column", "select"]

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,13 @@ from typing import Any
 from hepfeed import hdf5
 from hepfeed.errors import HepfeedError
 from hepfeed.hdf5 import ChunkTable, DatasetInfo, FileInfo
+from hepfeed.progress import Progress
 from hepfeed.worker import call_everywhere
 
-__all__ = ["IndexStore", "Progress", "describe_files", "load_tables"]
+__all__ = ["IndexStore", "describe_files", "load_tables"]
 
 _FORMAT = 1
 _logger = logging.getLogger("hepfeed")
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is done, finished, total)."""
 
 
 def default_store_path() -> Path:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from hepfeed.progress import progress_bars
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
         ReadCost,
         SpecReport,
     )
-    from hepfeed.store import Progress
 
 _SPEC_SUFFIXES = (".yaml", ".yml", ".json")
 _MOST_DATASETS = 40  # lines of a table; --json has all
@@ -100,29 +100,6 @@ def check(
         _print(console, lines)
     if faults:
         raise typer.Exit(1)
-
-
-@contextmanager
-def progress_bars() -> Iterator[Progress]:
-    """Show a bar for each thing that is done, on a terminal, and take it away at the end."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-    tasks: dict[str, TaskID] = {}
-
-    def progress(what: str, done: int, total: int) -> None:
-        bars.start()
-        if what not in tasks:
-            tasks[what] = bars.add_task(what, total=total)
-        bars.update(tasks[what], completed=done, total=total)
-
-    try:
-        yield progress
-    finally:
-        bars.stop()
 
 
 def _print(console: Console, lines: Iterator[RenderableType]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hepfeed.cli.check import progress_bars
+from hepfeed.progress import progress_bars
 
 if TYPE_CHECKING:
     from rich.console import Console
