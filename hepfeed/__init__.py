@@ -6,12 +6,12 @@ The names below are the public face; torch is imported with the first of them th
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from hepfeed import errors
 
 if TYPE_CHECKING:
+    __version__: str
     from hepfeed.dataset import EventDataset
     from hepfeed.filler import BatchSpec, Filler
     from hepfeed.filters import Filter
@@ -43,13 +43,18 @@ __all__ = [
     "errors",
 ]
 
-try:
-    __version__ = version("hepfeed")
-except PackageNotFoundError:  # run from a source tree that was built in place
-    __version__ = "0+unknown"
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("hepfeed")
+    except PackageNotFoundError:  # run from a source tree that was built in place
+        return "0+unknown"
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
     if name in _HOME:
         value = getattr(importlib.import_module(f"hepfeed.{_HOME[name]}"), name)
         globals()[name] = value

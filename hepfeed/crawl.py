@@ -20,7 +20,9 @@ import h5py
 
 from hepfeed.errors import KeyMissingError, SourceError, SpecError, nearest
 from hepfeed.hdf5 import keys_of, open_file
-from hepfeed.spec import HDF5_SUFFIXES, RESERVED_NAMES, SampleSpec, hdf5_files
+from hepfeed.patterns import HDF5_SUFFIXES, hdf5_files
+from hepfeed.spec import SampleSpec
+from hepfeed.spec_options import RESERVED_NAMES
 
 __all__ = ["ClassSurvey", "Survey", "crawl", "survey"]
 

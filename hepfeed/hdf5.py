@@ -489,13 +489,7 @@ def read_rows(path: str, key: str, rows: NDArray[np.int64]) -> NDArray[Any]:
             raise KeyMissingError(f"key {key!r} is gone from {path!r}", file=path, key=key)
         node = file[key]
         need_codecs(path, key, node)
-        parts = [node[int(first) : int(last) + 1] for first, last in _runs(unique)]
+        # Rows between two that share a chunk are decoded anyway: take the whole run, and leave them out afterwards.
+        cuts = np.flatnonzero(np.diff(unique) > (node.chunks[0] if node.chunks else 1)) + 1
+        parts = [node[int(run[0]) : int(run[-1]) + 1][run - run[0]] for run in np.split(unique, cuts)]
     return np.concatenate(parts)[inverse]
-
-
-def _runs(rows: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Split sorted unique rows into runs of neighbours ``(first, last)``."""
-    cuts = np.flatnonzero(np.diff(rows) != 1)
-    first = np.concatenate([rows[:1], rows[cuts + 1]])
-    last = np.concatenate([rows[cuts], rows[-1:]])
-    return list(zip(first.tolist(), last.tolist()))

@@ -47,6 +47,7 @@ class Quotas:
         self._weights = [max(1, round(rate / total * _ONE)) for rate in rates]
         self._credits = [0] * len(rates)
         self._left = list(sizes)
+        self._lanes = [i for i, size in enumerate(sizes) if size > 0]
         self._exhausted = exhausted
         self._random = generator(seed, "composition", epoch) if composition == "random" else None
 
@@ -55,7 +56,7 @@ class Quotas:
         counts = [0] * len(self._weights)
         missing = size
         while missing:
-            active = [i for i, left in enumerate(self._left) if left > 0 or self._exhausted == "wrap"]
+            active = [i for i in self._lanes if self._left[i] > 0 or self._exhausted != "drain"]
             if not active:
                 break
             share = self._draw(active, missing) if self._random else self._earn(active, missing)
@@ -80,9 +81,12 @@ class Quotas:
         share = {i: max(0, credit[i] // _ONE) for i in active}
         for i in active:
             credit[i] -= share[i] * _ONE
-        for i in sorted(active, key=lambda i: (-credit[i], i))[: size - sum(share.values())]:
-            share[i] += 1
-            credit[i] -= _ONE
+        while missing := size - sum(share.values()):  # below 0 where a lane that ran dry had got more than its share
+            step = 1 if missing > 0 else -1
+            able = [i for i in active if step > 0 or share[i]]
+            for i in sorted(able, key=lambda i: (-step * credit[i], i))[: abs(missing)]:
+                share[i] += step
+                credit[i] -= step * _ONE
         for i in active:
             self._credits[i] = credit[i]
         return share

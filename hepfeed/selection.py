@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -132,25 +133,26 @@ def select(
     pickled = cloudpickle.dumps(condition)
     calls = [(files[i][0].path, dict(files[i][1]), pickled, files[i][2], on_error == "skip") for i in todo]
     fresh: dict[str, list[tuple[FileInfo, bytes]]] = {}
-    replies = call_everywhere("hepfeed.selection:apply", calls, workers if len(todo) >= 8 else 1)
-    for done, (number, succeeded, value) in enumerate(replies, 1):
-        place = todo[number]
-        file, _, events = files[place]
-        if succeeded:
-            packed, skipped = value
-            found[place] = _rows(packed, events)
-            if skipped:
-                errors.append(
-                    FilterError(f"{skipped} events of {file.path!r} have NaN in a filter key", file=file.path)
-                )
+    workers = workers if len(todo) >= 8 else 1
+    with contextlib.closing(call_everywhere("hepfeed.selection:apply", calls, workers)) as replies:
+        for done, (number, succeeded, value) in enumerate(replies, 1):
+            place = todo[number]
+            file, _, events = files[place]
+            if succeeded:
+                packed, skipped = value
+                found[place] = _rows(packed, events)
+                if skipped:
+                    errors.append(
+                        FilterError(f"{skipped} events of {file.path!r} have NaN in a filter key", file=file.path)
+                    )
+                else:
+                    fresh.setdefault(names[place], []).append((file, packed))
+            elif on_error == "skip" and isinstance(value, HepfeedError):
+                errors.append(value)
             else:
-                fresh.setdefault(names[place], []).append((file, packed))
-        elif on_error == "skip" and isinstance(value, HepfeedError):
-            errors.append(value)
-        else:
-            raise value
-        if progress:
-            progress("filtering", done, len(todo))
+                raise value
+            if progress:
+                progress("filtering", done, len(todo))
     for name, selections in fresh.items():
         store.put_selections(name, selections)
     return found, errors

@@ -210,18 +210,17 @@ def describe_files(
     errors: list[HepfeedError] = []
     fresh: list[FileInfo] = []
     few = len(missing) < 32  # starting processes takes longer than opening some files
-    replies = call_everywhere(
-        "hepfeed.hdf5:describe", [(path, keys, True) for path, keys in missing], 1 if few else workers
-    )
-    for done, (_, succeeded, value) in enumerate(replies, 1):
-        if succeeded:
-            fresh.append(value)
-        elif on_error == "skip" and isinstance(value, HepfeedError):
-            errors.append(value)
-        else:
-            raise value
-        if progress:
-            progress("opening files", done, len(missing))
+    calls = [(path, keys, True) for path, keys in missing]
+    with contextlib.closing(call_everywhere("hepfeed.hdf5:describe", calls, 1 if few else workers)) as replies:
+        for done, (_, succeeded, value) in enumerate(replies, 1):
+            if succeeded:
+                fresh.append(value)
+            elif on_error == "skip" and isinstance(value, HepfeedError):
+                errors.append(value)
+            else:
+                raise value
+            if progress:
+                progress("opening files", done, len(missing))
     store.put_files(fresh)
     fresh_paths = [file.path for file in fresh]
     known.update(store.files(fresh_paths))  # merged with what was known, and without the tables

@@ -144,9 +144,7 @@ def test_a_file_that_is_not_hdf5_is_left_out_with_a_warning_that_names_it(data):
     ]
     assert [Path(path).name for path in spec.samples[1].files] == ["EleEscan_1_1.h5", "EleEscan_2_1.h5"]
     assert len(spec.samples[1].patterns) == 2
-    assert list(survey(data).skipped) == [
-        str(data / "EleEscan" / name) for name in ("EleEscan_0.h5", "EleEscan_9.h5")
-    ]
+    assert list(survey(data).skipped) == [str(data / "EleEscan" / name) for name in ("EleEscan_0.h5", "EleEscan_9.h5")]
 
 
 def test_a_directory_without_hdf5_files_is_refused(data):
@@ -171,9 +169,7 @@ def test_keys_rate_and_filter_go_into_the_specification(data):
 
 
 def test_a_key_that_a_class_lacks_is_refused_with_what_it_has(data):
-    with pytest.raises(
-        KeyMissingError, match=r"'energy' of the class 'ChPiEscan' .* did you mean 'Event/energy'"
-    ):
+    with pytest.raises(KeyMissingError, match=r"'energy' of the class 'ChPiEscan' .* did you mean 'Event/energy'"):
         crawl(data, keys=["energy"])
     write(data / "EleEscan" / "EleEscan_0.h5", ECAL=ECAL, Event__energy=ENERGY, bins=np.arange(3))
     write(data / "ChPiEscan" / "ChPiEscan_0.h5", ECAL=ECAL, Event__energy=ENERGY, bins=np.arange(3))

@@ -201,9 +201,7 @@ def test_large_unsigned_integers_keep_their_order():
 
 
 def test_no_event_gives_an_empty_mask():
-    mask = Filter("Energy > 1 and name == 'a'").evaluate(
-        {"Energy": np.empty(0, np.float32), "name": np.empty(0, "S4")}
-    )
+    mask = Filter("Energy > 1 and name == 'a'").evaluate({"Energy": np.empty(0, np.float32), "name": np.empty(0, "S4")})
     assert (mask.shape, mask.dtype) == ((0,), np.bool_)
 
 
@@ -359,9 +357,7 @@ NUMBERS = st.sampled_from(["x", "y", "k", "2", "0.5", "-3"])
 
 
 def _combine(children):
-    two = st.tuples(children, st.sampled_from(["+", "-", "*"]), children).map(
-        lambda t: f"({t[0]} {t[1]} {t[2]})"
-    )
+    two = st.tuples(children, st.sampled_from(["+", "-", "*"]), children).map(lambda t: f"({t[0]} {t[1]} {t[2]})")
     one = st.tuples(st.sampled_from(["abs", "floor", "ceil", "isfinite", "-"]), children)
     return two | one.map(lambda t: f"{t[0]}({t[1]})")
 
@@ -371,9 +367,7 @@ COMPARISONS = st.tuples(VALUES, st.sampled_from(["<", "<=", ">", ">=", "==", "!=
 CONDITIONS = st.recursive(
     COMPARISONS,
     lambda children: (
-        st.tuples(children, st.sampled_from(["and", "or"]), children).map(
-            lambda t: f"({t[0]}) {t[1]} ({t[2]})"
-        )
+        st.tuples(children, st.sampled_from(["and", "or"]), children).map(lambda t: f"({t[0]}) {t[1]} ({t[2]})")
         | children.map(lambda c: f"not ({c})")
     ),
     max_leaves=4,

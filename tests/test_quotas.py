@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hepfeed.quotas import Quotas
@@ -47,6 +47,8 @@ def test_no_lane_is_ever_more_than_one_event_away_from_its_share(rates, sizes):
     size=st.integers(1, 40),
     composition=st.sampled_from(["exact", "random"]),
 )
+@example(lanes=[(6.0, 2), (6.0, 1), (2.0, 3), (2.0, 1)], size=4, composition="exact")
+@example(lanes=[(3.0, 1), (3.0, 1), (2.0, 8), (3.0, 4)], size=1, composition="exact")
 def test_draining_delivers_every_event_of_every_lane_in_full_batches(lanes, size, composition):
     rates, sizes = zip(*lanes, strict=True)
     quotas = Quotas(rates, sizes, composition=composition, seed=1)
@@ -64,6 +66,16 @@ def test_a_drained_lane_leaves_its_places_to_the_others_by_their_rates():
 def test_stopping_ends_with_the_first_lane_that_can_not_fill_its_share():
     quotas = Quotas([1, 1], [7, 100], exhausted="stop")
     assert batches(quotas, 6, 4) == [[3, 3], [3, 3], [0, 0], [0, 0]]
+
+
+def test_stopping_ends_where_a_lane_is_used_up_exactly():
+    quotas = Quotas([1, 1], [6, 100], exhausted="stop")
+    assert batches(quotas, 6, 4) == [[3, 3], [3, 3], [0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("exhausted", ["drain", "stop", "wrap"])
+def test_a_lane_without_events_has_no_share(exhausted):
+    assert Quotas([1, 1, 1], [10, 0, 10], exhausted=exhausted).next(4) == [2, 0, 2]
 
 
 def test_wrapping_never_ends():

@@ -83,9 +83,7 @@ def test_the_short_form_is_a_list_of_files_keys_label_and_rate(data):
 
 
 def test_a_mapping_and_a_sample_of_another_specification_are_entries_too(data):
-    long = SampleSpec(
-        [{"files": "data/EleEscan/*.h5", "keys": ["ECAL"], "label": "e", "rate": 3, "filter": "E > 1"}]
-    )
+    long = SampleSpec([{"files": "data/EleEscan/*.h5", "keys": ["ECAL"], "label": "e", "rate": 3, "filter": "E > 1"}])
     assert long.samples[0].filter == Filter("E > 1")
     again = SampleSpec([*long.samples, ["data/ChPiEscan", ["ECAL"], "pi", 1]])
     assert again.samples[0] == long.samples[0]
@@ -220,9 +218,7 @@ def test_a_link_to_a_directory_is_followed_and_a_circle_of_links_ends(data):
     (data / "EleEscan" / "up").symlink_to(data, target_is_directory=True)
     assert len(hdf5_files(data / "EleEscan")) == 4
     (data / "link.h5").symlink_to(data / FILES[0])
-    assert "is in two samples" in refusal(
-        [["data/link.h5", ["ECAL"], "e"], ["data/EleEscan/*.h5", ["ECAL"], "f"]]
-    )
+    assert "is in two samples" in refusal([["data/link.h5", ["ECAL"], "e"], ["data/EleEscan/*.h5", ["ECAL"], "f"]])
 
 
 @pytest.mark.parametrize(
@@ -380,9 +376,7 @@ def test_the_fingerprint_changes_with_every_option(data):
 
 
 def test_equal_specifications_have_equal_hashes_and_pickle(data):
-    made = [
-        SampleSpec([["data", ["ECAL"], "e", 1.0]], filter="E > 1", dtypes={"ECAL": "f4"}) for _ in range(2)
-    ]
+    made = [SampleSpec([["data", ["ECAL"], "e", 1.0]], filter="E > 1", dtypes={"ECAL": "f4"}) for _ in range(2)]
     assert made[0] == made[1]
     assert hash(made[0]) == hash(made[1])
     assert pickle.loads(pickle.dumps(made[0])) == made[0]
@@ -392,9 +386,7 @@ def test_equal_specifications_have_equal_hashes_and_pickle(data):
 
 def test_the_repr_is_one_line_of_what_matters(data):
     spec = SampleSpec([["data", ["ECAL"], "e", 1.0]], filter="E > 1")
-    assert repr(spec) == (
-        "SampleSpec(1 samples, 4 files, keys=['ECAL'], classes={'e': 0}, filter=Filter('E > 1'))"
-    )
+    assert repr(spec) == ("SampleSpec(1 samples, 4 files, keys=['ECAL'], classes={'e': 0}, filter=Filter('E > 1'))")
     assert repr(spec.samples[0]) == "Sample('e', 4 files, keys=['ECAL'], rate=1.0)"
     assert repr(SampleSpec([["data", ["ECAL"], "e", [1, 1, 1, 1]]]).samples[0]).endswith("rate=per file)")
 
@@ -588,9 +580,7 @@ def test_any_specification_survives_its_file(tree, keys, labels, rates, filters,
     spec = SampleSpec(
         [
             {"files": name, "keys": keys, "label": label, "rate": rate, "filter": own}
-            for name, label, rate, own in zip(
-                "ab", labels, rates or (None, None), (filters[0], None), strict=True
-            )
+            for name, label, rate, own in zip("ab", labels, rates or (None, None), (filters[0], None), strict=True)
         ],
         filter=filters[1],
         dtypes=dtype and {next(iter(keys)): dtype},

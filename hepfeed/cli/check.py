@@ -16,15 +16,9 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
-    from hepfeed.check import (
-        DirectoryReport,
-        Fault,
-        FileReport,
-        KeyReport,
-        KeyStorage,
-        ReadCost,
-        SpecReport,
-    )
+    from hepfeed.check import KeyReport, KeyStorage, ReadCost, SpecReport
+    from hepfeed.fault import Fault
+    from hepfeed.layouts import DirectoryReport, FileReport
 
 _SPEC_SUFFIXES = (".yaml", ".yml", ".json")
 _MOST_DATASETS = 40  # lines of a table; --json has all
@@ -76,7 +70,8 @@ def check(
     """
     from rich.console import Console
 
-    from hepfeed.check import check_directory, check_file, check_spec
+    from hepfeed.check import check_spec
+    from hepfeed.layouts import check_directory, check_file
 
     console = Console(highlight=False)
     is_spec = path.suffix.lower() in _SPEC_SUFFIXES

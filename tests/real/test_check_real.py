@@ -1,12 +1,13 @@
-"""What ``hepfeed.check`` says of files that experiments wrote."""
+"""What ``hepfeed.check`` and ``hepfeed.layouts`` say of files that experiments wrote."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from hepfeed.check import check_directory, check_file, check_spec
+from hepfeed.check import check_spec
 from hepfeed.errors import FileFormatError
+from hepfeed.layouts import check_directory, check_file
 from hepfeed.spec import SampleSpec
 
 
