@@ -3,14 +3,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <cstring>
-
 #include "cpu/chunk_reader.h"
 #include "cpu/convert.h"
 #include "cpu/dataset.h"
 #include "cpu/fletcher32.h"
 #include "cpu/inflate.h"
 #include "cpu/isa.h"
+#include "cpu/stream_copy.h"
 #include "cpu/unshuffle.h"
 
 namespace py = pybind11;
@@ -98,8 +97,8 @@ void copy_events(const Array<uint64_t>& source, const Array<uint64_t>& destinati
     throw std::invalid_argument("sources and destinations differ in length");
   py::gil_scoped_release released;
   for (py::ssize_t i = 0; i < source.size(); ++i)
-    std::memcpy(reinterpret_cast<void*>(destination.data()[i]),
-                reinterpret_cast<const void*>(source.data()[i]), row_bytes);
+    stream_copy(reinterpret_cast<uint8_t*>(destination.data()[i]),
+                reinterpret_cast<const uint8_t*>(source.data()[i]), row_bytes);
 }
 
 py::bytes unshuffle_bytes(const py::bytes& data, size_t item) {

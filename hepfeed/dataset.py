@@ -138,7 +138,7 @@ class EventDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         for i, event in enumerate(events.tolist()):
             one = {name: values[i : i + 1] for name, values in batch.items()}
             try:
-                result = apply_functions(list(self.transform), one, 0, "item", event)
+                result = apply_functions(list(self.transform), one, ("item", event))
             except Exception as error:
                 path = self.files[int(file[i])]
                 raise ProcessError(

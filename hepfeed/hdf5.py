@@ -364,7 +364,7 @@ def _describe(path: str, key: str, node: h5py.Dataset, user_block: int) -> tuple
 
 def _place_contiguous(path: str, node: h5py.Dataset, info: DatasetInfo, user_block: int) -> DatasetInfo:
     offset = node.id.get_offset()
-    if offset is None:  # nothing was written: all items have the fill value
+    if offset is None or not info.stored_bytes:  # nothing was written: all items have the fill value
         return replace(info, storage="contiguous")
     first = node[:1].tobytes()[: 1 << 16] if node.size else b""
     for start in (offset, offset + user_block):
@@ -454,18 +454,20 @@ def _chunk_shift(
     info: DatasetInfo,
     user_block: int,
 ) -> int | None:
-    """Compare one chunk's bytes with HDF5's own reading; return what to add to the offsets, None if nothing fits."""
+    """Compare a chunk's bytes with HDF5's own reading; return what to add to the offsets, None if nothing fits."""
     written = np.flatnonzero(table.offset >= 0)
     if not written.size:
         return 0
-    smallest = int(written[np.argmin(table.size[written])])
     grid = tuple(-(-n // c) for n, c in zip(info.shape, info.chunk))
-    cell = tuple(int(i) * c for i, c in zip(np.unravel_index(smallest, grid), info.chunk))
-    direct = node.id.read_direct_chunk(cell)[1]
-    for shift in (0, user_block):
-        if _pread(path, int(table.size[smallest]), int(table.offset[smallest]) + shift) == direct:
-            return shift
-    return None
+    shifts = sorted({0, user_block})
+    for chunk in written[np.argsort(table.size[written], kind="stable")].tolist():
+        cell = tuple(int(i) * c for i, c in zip(np.unravel_index(chunk, grid), info.chunk))
+        direct = node.id.read_direct_chunk(cell)[1]
+        size, offset = int(table.size[chunk]), int(table.offset[chunk])
+        shifts = [shift for shift in shifts if _pread(path, size, offset + shift) == direct]
+        if len(shifts) < 2:  # else the bytes are the same at both places: look at another chunk
+            break
+    return shifts[0] if shifts else None
 
 
 def read_rows(path: str, key: str, rows: NDArray[np.int64]) -> NDArray[Any]:

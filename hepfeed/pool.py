@@ -169,7 +169,9 @@ class Stream:
     def _cuts(self, window: Window) -> list[tuple[int, int]]:
         """Cut the events of a window into pieces of about equal size, but never within a unit."""
         n = len(window.row)
-        pieces = max(1, self._pool.num_readers * _READS_PER_READER) if len(window.batches) > 1 else 1
+        pieces = self._pool.num_readers * _READS_PER_READER if len(window.batches) > 1 else 1
+        if pieces <= 1:
+            return [(0, n)]
         allowed = np.flatnonzero(
             np.diff(window.unit, prepend=-2) != 0
         )  # a unit's events are together: one file's block
@@ -498,7 +500,7 @@ class _ReaderProcess:
     """A reader's process and what it was told."""
 
     def __init__(self, ring: int) -> None:
-        self.worker = Worker("hepfeed.reader:Reader", (ring,), (ring,))
+        self.worker = Worker("hepfeed.reader:Reader", (ring, True), (ring,))
         self.in_hand: dict[int, _Task] = {}
         self.streams: set[int] = set()
         self.files: dict[str, set[int]] = {}

@@ -20,13 +20,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from hepfeed import _core, hdf5
 from hepfeed.errors import CorruptDataError, HepfeedError, ProcessError, SourceError
 from hepfeed.hdf5 import ChunkTable, DatasetInfo, SourceTable
 from hepfeed.inflaters import register_inflaters
-from hepfeed.order import generator
 from hepfeed.ring import RingView
 
 __all__ = ["Finish", "Finished", "KeyPlace", "Read", "ReadDone", "Reader", "StreamForm"]
@@ -179,11 +179,13 @@ class Reader:
 
     Args:
         ring: Descriptor of the ring, or None for a reader that reads to arrays only.
+        alone: Whether it has the process for itself.
     """
 
-    def __init__(self, ring: int | None = None) -> None:
+    def __init__(self, ring: int | None = None, alone: bool = False) -> None:
         register_inflaters()
         self._ring = None if ring is None else RingView(ring)
+        self._alone = alone
         self._chunks = _core.ChunkReader()
         self._catalogs: dict[str, dict[int, SourceTable]] = {}
         self._datasets: dict[tuple[str, int, str], _core.Dataset] = {}
@@ -460,9 +462,9 @@ class Reader:
         functions = self._functions[task.stream]
         if isinstance(functions, ProcessError):
             raise functions
-        purpose = ("process", task.epoch, task.index)
+        purpose: tuple[int | str, ...] = ("process", form.seed, task.epoch, task.index)
         try:
-            return apply_functions(functions, batch, form.seed, *purpose), []
+            return apply_functions(functions, batch, purpose, not self._alone), []
         except Exception as error:
             first = error
         # Which event is it?  Read them again, for a function may have changed its batch in place, and try one by one.
@@ -473,7 +475,7 @@ class Reader:
         for i, (file, row) in enumerate(event.tolist()):
             one = {name: values[i : i + 1] for name, values in batch.items()}
             try:
-                good.append(apply_functions(functions, one, form.seed, *purpose, i))
+                good.append(apply_functions(functions, one, (*purpose, i), not self._alone))
             except Exception as error:
                 failure = _process_error(error, self._catalogs[form.catalog][file].path, row)
                 if not form.skip_errors:
@@ -517,7 +519,11 @@ class Reader:
         if moving:
             target = self._ring.bytes(slot_number, used)
             for array, at in moving:
-                target[at : at + array.nbytes].view(array.dtype).reshape(array.shape)[...] = array
+                if array.flags.c_contiguous:
+                    there = np.array([target.ctypes.data + at], np.uint64)
+                    _core.copy_rows(np.array([array.ctypes.data], np.uint64), there, array.nbytes)
+                else:
+                    target[at : at + array.nbytes].view(array.dtype).reshape(array.shape)[...] = array
         return tensors, inline, used
 
 
@@ -527,14 +533,24 @@ def _close_files(opened: OrderedDict[str, int]) -> None:
     opened.clear()
 
 
-def apply_functions(functions: list[Callable[[Batch], Batch]], batch: Batch, seed: int, *purpose: int | str) -> Batch:
-    """Apply functions in their order; meanwhile NumPy's and Python's global random numbers are those of the batch.
+def apply_functions(
+    functions: list[Callable[[Batch], Batch]], batch: Batch, purpose: tuple[int | str, ...], restore: bool = True
+) -> Batch:
+    """Apply functions in their order.
+
+    NumPy's and Python's global random numbers, which such functions use, depend on ``purpose`` alone meanwhile.
+
+    Args:
+        functions: Each takes and returns a dict of arrays.
+        batch: What the first one gets.
+        purpose: Seed, epoch and batch.
+        restore: Put the global random numbers back, as must be where they are also the user's.
 
     Raises:
         TypeError: A function returns something else than a dict.
     """
-    before = np.random.get_state(), random.getstate()  # noqa: NPY002  users' functions call np.random
-    number = int(generator(seed, *purpose).integers(2**32))
+    before = (np.random.get_state(), random.getstate()) if restore else None  # noqa: NPY002
+    number = xxhash.xxh3_64_intdigest(repr(purpose).encode()) % 2**32
     np.random.seed(number)  # noqa: NPY002
     random.seed(number)
     try:
@@ -546,8 +562,9 @@ def apply_functions(functions: list[Callable[[Batch], Batch]], batch: Batch, see
             batch = result
         return batch
     finally:
-        np.random.set_state(before[0])  # noqa: NPY002
-        random.setstate(before[1])
+        if before is not None:
+            np.random.set_state(before[0])  # noqa: NPY002
+            random.setstate(before[1])
 
 
 def native_dataset(info: DatasetInfo, table: ChunkTable, dtype: str) -> _core.Dataset:

@@ -10,6 +10,7 @@
 #include <stdexcept>
 
 #include "cpu/fletcher32.h"
+#include "cpu/stream_copy.h"
 #include "cpu/unshuffle.h"
 
 namespace hepfeed {
@@ -20,7 +21,8 @@ constexpr int64_t kGapBytes = 4096;  // bytes between two chunks that are cheape
 constexpr int kTrials = 8;           // chunks on which every library is tried; less for large chunks
 constexpr size_t kTrialBytes = size_t{4} << 20;  // so many bytes are enough
 constexpr size_t kChecksumBytes = 4;
-constexpr size_t kDirectBytes = 8192;  // events of at least so many bytes are read straight to their place
+constexpr size_t kLongSpanBytes = 4096;  // where stream_copy begins to go past the cache
+constexpr size_t kDirectBytes = 8192;    // events of at least so many bytes are read straight to their place
 
 using Clock = std::chrono::steady_clock;
 
@@ -215,14 +217,25 @@ void ChunkReader::read_block(Dataset& set, int file, const Request* first, const
   for (int64_t i = 0; i < set.chunks_per_row / set.slab_chunks; ++i) {
     if (!fill_slab(set, file, block + i * set.slab_chunks, slab, first, last, cost)) continue;
     Stopwatch watch;
-    const std::vector<Run>& runs = set.slab_runs(i);
+    const std::vector<Span>& spans = set.slab_spans(i);
     for (const Request* request = first; request != last; ++request) {
       const uint8_t* from = slab + static_cast<size_t>(request->row % set.chunk[0]) * slice_bytes;
-      for (const Run& run : runs)
-        copy_run(request->destination + run.event_byte, from + run.slab_byte, run.bytes);
+      for (const Span& span : spans) scatter(span, from, request->destination + span.event_byte);
     }
     cost.scatter_ns += watch.lap();
   }
+}
+
+// Puts a span together in the cache, and writes it as a whole; short ones are written at once.
+void ChunkReader::scatter(const Span& span, const uint8_t* from, uint8_t* to) {
+  if (span.runs.size() == 1) {
+    stream_copy(to, from + span.runs[0].slab_byte, span.bytes);
+    return;
+  }
+  uint8_t* out = span.bytes >= kLongSpanBytes ? grown(first_, span.bytes) : to;
+  for (const Run& run : span.runs)
+    copy_run(out + (run.event_byte - span.event_byte), from + run.slab_byte, run.bytes);
+  if (out != to) stream_copy(to, out, span.bytes);
 }
 
 bool ChunkReader::fill_slab(Dataset& set, int file, int64_t first_chunk, uint8_t* slab, const Request* first,

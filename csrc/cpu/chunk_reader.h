@@ -63,6 +63,7 @@ class ChunkReader {
   uint8_t* decode(Dataset& dataset, int64_t chunk, const uint8_t* raw, size_t raw_bytes, uint8_t* direct,
                   Fault& fault);
   void fill_chunk(const Dataset& dataset, uint8_t* out);
+  void scatter(const Span& span, const uint8_t* from, uint8_t* to);
   // Byte order and type of decoded items; `items` is changed.
   void deliver(const Dataset& dataset, uint8_t* items, uint8_t* out, size_t count) const;
   bool pread_all(int file, uint8_t* to, size_t bytes, int64_t offset, int& error_number) const;

@@ -54,9 +54,10 @@ void for_each_run(const Dataset& set, int64_t chunk, Run run) {
 
 }  // namespace
 
-const std::vector<Run>& Dataset::slab_runs(int64_t slab) {
-  auto& runs = runs_[static_cast<size_t>(slab)];
-  if (!runs.empty()) return runs;
+const std::vector<Span>& Dataset::slab_spans(int64_t slab) {
+  auto& spans = spans_[static_cast<size_t>(slab)];
+  if (!spans.empty()) return spans;
+  std::vector<Run> runs;
   for (int64_t i = 0; i < slab_chunks; ++i) {
     for_each_run(*this, slab * slab_chunks + i, [&](int64_t event_item, int64_t chunk_item, int64_t items) {
       runs.push_back({static_cast<uint32_t>(event_item * out_item),
@@ -65,7 +66,13 @@ const std::vector<Run>& Dataset::slab_runs(int64_t slab) {
     });
   }
   std::sort(runs.begin(), runs.end(), [](const Run& a, const Run& b) { return a.event_byte < b.event_byte; });
-  return runs;
+  for (const Run& run : runs) {
+    if (spans.empty() || spans.back().event_byte + spans.back().bytes != run.event_byte)
+      spans.push_back({run.event_byte, 0, {}});
+    spans.back().bytes += run.bytes;
+    spans.back().runs.push_back(run);
+  }
+  return spans;
 }
 
 void Dataset::prepare() {
@@ -101,7 +108,7 @@ void Dataset::prepare() {
     if (static_cast<size_t>(slab_chunks * grid[axis]) * chunk_out_bytes() > kSlabBytes) break;
     slab_chunks *= grid[axis];
   }
-  runs_.assign(static_cast<size_t>(chunks_per_row / slab_chunks), {});
+  spans_.assign(static_cast<size_t>(chunks_per_row / slab_chunks), {});
   const auto chunks = static_cast<size_t>(grid[0] * chunks_per_row);
   if (chunk_offset.size() != chunks || chunk_size.size() != chunks || chunk_mask.size() != chunks)
     throw std::invalid_argument("chunk table of a wrong length");

@@ -12,11 +12,18 @@ namespace hepfeed {
 // The filters that are undone here, with the numbers that HDF5 gives them.
 enum class Filter : int { deflate = 1, shuffle = 2, fletcher32 = 3 };
 
-// Bytes that lie together both in an event and in a slab (see Dataset::slab_runs).
+// Bytes that lie together both in an event and in a slab of chunks.
 struct Run {
   uint32_t event_byte;  // within the event
   uint32_t slab_byte;   // within the slab, for the first event of the chunks
   uint32_t bytes;
+};
+
+// Runs that lie together in the event.
+struct Span {
+  uint32_t event_byte;
+  uint32_t bytes;
+  std::vector<Run> runs;
 };
 
 // A row is one event: shape[1:] items.  `chunk` is empty for contiguous storage, which begins at `offset`.
@@ -58,7 +65,7 @@ class Dataset {
   // How each event is put together from slab number `slab` (of chunks_per_row / slab_chunks), in the order of
   // the event's bytes.  Chunks lie in the slab one after another, in delivered items, each whole even where
   // it reaches over the edge of the event.
-  const std::vector<Run>& slab_runs(int64_t slab);
+  const std::vector<Span>& slab_spans(int64_t slab);
 
   size_t chunk_out_bytes() const { return static_cast<size_t>(chunk_items) * out_item; }
   size_t row_bytes() const { return static_cast<size_t>(row_items) * item; }
@@ -68,7 +75,7 @@ class Dataset {
   bool addressable() const { return chunk.empty() || (filters.empty() && chunks_per_row == 1); }
 
  private:
-  std::vector<std::vector<Run>> runs_;
+  std::vector<std::vector<Span>> spans_;
 };
 
 }  // namespace hepfeed

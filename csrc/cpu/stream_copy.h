@@ -1,0 +1,14 @@
+// Copies to memory that is read by someone else, later: past the cache, so that its lines need not be fetched
+// first.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace hepfeed {
+
+// memcpy; copies of a few kilobytes and more go past the cache where the processor can do that.  The bytes
+// are visible to other threads and processes once it returns.
+void stream_copy(uint8_t* to, const uint8_t* from, size_t bytes);
+
+}  // namespace hepfeed
