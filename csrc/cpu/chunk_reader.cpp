@@ -16,13 +16,14 @@
 namespace hepfeed {
 namespace {
 
-constexpr size_t kSpanBytes = size_t{1} << 20;  // most bytes of one pread that serves several chunks
-constexpr int64_t kGapBytes = 4096;  // bytes between two chunks that are cheaper to read than to skip
-constexpr int kTrials = 8;           // chunks on which every library is tried; less for large chunks
+constexpr size_t kSpanBytes = size_t{1}
+                              << 18;  // most bytes of one pread that serves several events or chunks
+constexpr int64_t kGapBytes = 4096;   // bytes between two chunks that are cheaper to read than to skip
+constexpr int kTrials = 8;            // chunks on which every library is tried; less for large chunks
 constexpr size_t kTrialBytes = size_t{4} << 20;  // so many bytes are enough
 constexpr size_t kChecksumBytes = 4;
-constexpr size_t kLongSpanBytes = 4096;  // where stream_copy begins to go past the cache
-constexpr size_t kDirectBytes = 8192;    // events of at least so many bytes are read straight to their place
+constexpr size_t kLongSpanBytes = 4096;           // where stream_copy begins to go past the cache
+constexpr size_t kDirectBytes = size_t{1} << 20;  // larger events are read straight to their place
 
 using Clock = std::chrono::steady_clock;
 
@@ -120,7 +121,7 @@ void ChunkReader::deliver(const Dataset& dataset, uint8_t* items, uint8_t* out, 
   if (dataset.converts())
     convert(items, dataset.type, out, dataset.out_type, count);
   else if (items != out)
-    std::memcpy(out, items, count * dataset.item);
+    stream_copy(out, items, count * dataset.item);
 }
 
 // ---- events whose bytes lie together in the file
