@@ -29,9 +29,24 @@ __all__ = ["Ring", "RingView"]
 
 _STRIDE = 1 << 36  # address space of a slot in the file; costs nothing until it is used
 _PAGE = mmap.PAGESIZE
+_LARGE = 64 << 20  # smaller slots are not worth the look at what there is
+_CGROUP = "/sys/fs/cgroup"
 _logger = logging.getLogger("hepfeed")
 
 Bytes = NDArray[np.uint8]
+
+
+def available_memory() -> int:
+    """Return bytes of memory that can still be had, within the limit of a control group (a container, a batch job)."""
+    import psutil
+
+    available = int(psutil.virtual_memory().available)
+    try:
+        with open(f"{_CGROUP}/memory.max") as limit, open(f"{_CGROUP}/memory.current") as used:
+            available = min(available, int(limit.read()) - int(used.read()))
+    except (OSError, ValueError):  # no such limit
+        pass
+    return available
 
 
 class RingView:
@@ -56,6 +71,8 @@ class RingView:
             return len(mapped)
         size = max(_PAGE, -(-size // _PAGE) * _PAGE)
         try:
+            if size > _LARGE and size > available_memory():  # the system would kill a process rather than say no
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
             os.posix_fallocate(self._descriptor, slot * _STRIDE, size)
             mapped = mmap.mmap(
                 self._descriptor,
