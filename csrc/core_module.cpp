@@ -101,40 +101,54 @@ void copy_events(const Array<uint64_t>& source, const Array<uint64_t>& destinati
                 reinterpret_cast<const uint8_t*>(source.data()[i]), row_bytes);
 }
 
+// The content of a bytes object, and a new one to write to: neither is copied.
+struct View {
+  explicit View(const py::bytes& data)
+      : bytes(reinterpret_cast<uint8_t*>(PyBytes_AS_STRING(data.ptr()))),
+        size(static_cast<size_t>(PyBytes_GET_SIZE(data.ptr()))) {}
+  uint8_t* bytes;
+  size_t size;
+};
+
+py::bytes new_bytes(size_t size) {
+  auto made =
+      py::reinterpret_steal<py::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<py::ssize_t>(size)));
+  if (!made) throw py::error_already_set();
+  return made;
+}
+
 py::bytes unshuffle_bytes(const py::bytes& data, size_t item) {
-  const std::string in = data;
-  if (item == 0 || in.size() % item) throw std::invalid_argument("data is not a whole number of items");
-  std::string out(in.size(), '\0');
-  unshuffle(reinterpret_cast<const uint8_t*>(in.data()), reinterpret_cast<uint8_t*>(out.data()),
-            in.size() / item, item);
+  const View in(data);
+  if (item == 0 || in.size % item) throw std::invalid_argument("data is not a whole number of items");
+  py::bytes out = new_bytes(in.size);
+  unshuffle(in.bytes, View(out).bytes, in.size / item, item);
   return out;
 }
 
 py::bytes convert_bytes(const py::bytes& data, const std::string& from, const std::string& to,
                         size_t from_item, size_t to_item) {
-  const std::string in = data;
-  std::string out(in.size() / from_item * to_item, '\0');
-  convert(reinterpret_cast<const uint8_t*>(in.data()), type_of(from), reinterpret_cast<uint8_t*>(out.data()),
-          type_of(to), in.size() / from_item);
+  const View in(data);
+  if (from_item == 0 || in.size % from_item)
+    throw std::invalid_argument("data is not a whole number of items");
+  py::bytes out = new_bytes(in.size / from_item * to_item);
+  convert(in.bytes, type_of(from), View(out).bytes, type_of(to), in.size / from_item);
   return out;
 }
 
 uint32_t fletcher32_bytes(const py::bytes& data) {
-  const std::string in = data;
-  return fletcher32(reinterpret_cast<const uint8_t*>(in.data()), in.size());
+  const View in(data);
+  return fletcher32(in.bytes, in.size);
 }
 
 py::object inflate_bytes(const std::string& library, const py::bytes& data, size_t out_bytes) {
-  const std::string in = data;
-  std::string out(out_bytes, '\0');
   const auto names = inflaters();
   auto made = make_inflaters();
   for (size_t i = 0; i < names.size(); ++i) {
     if (names[i] != library) continue;
-    if (!made[i]->inflate(reinterpret_cast<const uint8_t*>(in.data()), in.size(),
-                          reinterpret_cast<uint8_t*>(out.data()), out_bytes))
-      return py::none();
-    return py::bytes(out);
+    const View in(data);
+    py::bytes out = new_bytes(out_bytes);
+    if (!made[i]->inflate(in.bytes, in.size, View(out).bytes, out_bytes)) return py::none();
+    return out;
   }
   throw std::invalid_argument("library '" + library + "' is not registered");
 }
