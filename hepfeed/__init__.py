@@ -43,6 +43,7 @@ __all__ = [
     "errors",
 ]
 
+
 def _version() -> str:
     from importlib.metadata import PackageNotFoundError, version
 

@@ -232,6 +232,17 @@ def not_hdf5(path: str) -> str | None:
     return f"the file does not begin with the HDF5 signature but with {head[:8]!r}"
 
 
+def _open_unlocked(path: str) -> h5py.File:
+    for locking in (False, None, True):
+        try:
+            return h5py.File(path, "r", locking=locking)
+        except OSError as error:
+            if "flag values don't match" not in str(error):
+                raise
+    # This process has it open, in a way that all its openings must agree with.
+    return h5py.File(path, "r", locking="best-effort")
+
+
 @contextlib.contextmanager
 def open_file(path: str) -> Iterator[h5py.File]:
     """Open an HDF5 file for reading, without file locks.
@@ -248,7 +259,7 @@ def open_file(path: str) -> Iterator[h5py.File]:
     if what is not None:
         raise FileFormatError(f"{path!r} is not an HDF5 file: {what}", file=path)
     try:
-        file = h5py.File(path, "r", locking=False)
+        file = _open_unlocked(path)
     except OSError as error:
         text = str(error)
         if "truncated" in text:
@@ -383,10 +394,10 @@ def _decoded_here(filters: tuple[int, ...]) -> bool:
 
 
 def _kind_of(dtype: np.dtype[Any]) -> str:
-    if h5py.check_vlen_dtype(dtype):
-        return "of variable length"
     if h5py.check_string_dtype(dtype):
         return "text"
+    if h5py.check_vlen_dtype(dtype):
+        return "of variable length"
     if h5py.check_ref_dtype(dtype):
         return "HDF5 reference"
     return str(dtype)

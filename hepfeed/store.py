@@ -63,30 +63,19 @@ class IndexStore:
         if self.path is not None:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                return self._prepared(sqlite3.connect(self.path, timeout=10, check_same_thread=False))
+                return self._connect(str(self.path))
             except (sqlite3.Error, OSError) as error:
                 _logger.warning("the index can't be kept in %s (%s): files are opened at each start", self.path, error)
-        return self._prepared(sqlite3.connect(":memory:", check_same_thread=False))
+        return self._connect(":memory:")
 
     @staticmethod
-    def _prepared(database: sqlite3.Connection) -> sqlite3.Connection:
-        with database:
-            (version,) = database.execute("PRAGMA user_version").fetchone()
-            if version != _FORMAT:
-                for table in ("files", "chunks", "selections"):
-                    database.execute(f"DROP TABLE IF EXISTS {table}")
-                database.execute(f"PRAGMA user_version = {_FORMAT}")
-            database.execute(
-                "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INT, mtime_ns INT, datasets TEXT)"
-            )
-            database.execute(
-                "CREATE TABLE IF NOT EXISTS chunks (path TEXT, key TEXT, mtime_ns INT, content BLOB,"
-                " PRIMARY KEY (path, key))"
-            )
-            database.execute(
-                "CREATE TABLE IF NOT EXISTS selections (path TEXT, filter TEXT, size INT, mtime_ns INT, content BLOB,"
-                " PRIMARY KEY (path, filter))"
-            )
+    def _connect(path: str) -> sqlite3.Connection:
+        database = sqlite3.connect(path, timeout=10, check_same_thread=False)
+        try:
+            _prepare(database)
+        except BaseException:
+            database.close()
+            raise
         return database
 
     def close(self) -> None:
@@ -169,6 +158,27 @@ class IndexStore:
                     "INSERT OR REPLACE INTO selections VALUES (?, ?, ?, ?, ?)",
                     [(f.path, fingerprint, f.size, f.mtime_ns, content) for f, content in selections],
                 )
+
+
+def _prepare(database: sqlite3.Connection) -> None:
+    """Make the tables, and drop those of another format."""
+    with database:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version != _FORMAT:
+            for table in ("files", "chunks", "selections"):
+                database.execute(f"DROP TABLE IF EXISTS {table}")
+            database.execute(f"PRAGMA user_version = {_FORMAT}")
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INT, mtime_ns INT, datasets TEXT)"
+        )
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS chunks (path TEXT, key TEXT, mtime_ns INT, content BLOB,"
+            " PRIMARY KEY (path, key))"
+        )
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS selections (path TEXT, filter TEXT, size INT, mtime_ns INT, content BLOB,"
+            " PRIMARY KEY (path, filter))"
+        )
 
 
 def _packed(file: FileInfo) -> str:

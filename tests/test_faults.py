@@ -232,7 +232,7 @@ def test_a_full_shared_memory_is_an_error_and_not_a_bus_error(tmp_path, run_scri
 
 
 def refusal(error, samples, **options):
-    """Return the error that a dataset raises; with on_error='skip' it is reported and the other file is fed."""
+    """Return the error that a dataset raises, which is of exactly this class."""
     with pytest.raises(error) as caught:
         hf.EventDataset(samples, **options)
     assert type(caught.value) is error
@@ -323,7 +323,7 @@ def test_another_dtype_is_named_with_what_to_write(tmp_path, good):
     assert (error.file, error.key) == (str(bad), "image")
 
 
-def test_keys_of_different_lengths_are_named(tmp_path, good):
+def test_keys_of_different_lengths_are_named(tmp_path):
     bad = write_file(tmp_path / "bad.h5", 10, extra={"hits": np.zeros(400)})
     error = refusal(SpecError, [[str(bad), ["image", "hits"], "a"]])
     assert "'image' has 10, 'hits' has 400" in str(error)
@@ -379,7 +379,7 @@ def test_a_rate_that_is_not_above_zero_is_refused(good, rate):
         hf.SampleSpec([[str(good), ["image"], "a", rate]])
 
 
-def test_nan_in_a_filter_key_names_its_event(tmp_path, good):
+def test_nan_in_a_filter_key_names_its_event(tmp_path):
     ratio = np.array([0.1, 0.2, np.nan, 0.9, np.nan])
     bad = write_file(tmp_path / "bad.h5", 5, extra={"ratio": ratio})
     error = refusal(FilterError, hf.SampleSpec([[str(bad), KEYS, "a"]], filter="ratio < 0.5"))

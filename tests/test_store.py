@@ -1,0 +1,248 @@
+"""The index file: a second start opens no HDF5 file, and a changed file is read anew."""
+
+import logging
+import os
+import pickle
+import sqlite3
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from events import write_classes, write_file
+
+import hepfeed as hf
+from hepfeed.errors import KeyMissingError, SourceError
+from hepfeed.hdf5 import describe
+from hepfeed.index import EventIndex
+from hepfeed.spec import SampleSpec
+from hepfeed.store import IndexStore, default_store_path, describe_files, load_tables
+
+
+@pytest.fixture
+def store(tmp_path):
+    with IndexStore(tmp_path / "store.sqlite") as store:
+        yield store
+
+
+def spoil(path):
+    """Replace the content of a file, but keep its size and time: whoever opens it now fails."""
+    path, status = Path(path), os.stat(path)
+    path.write_bytes(bytes(status.st_size))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def files_of(store, *paths, keys=("image",)):
+    return describe_files([(str(path), keys) for path in paths], store=store)[0]
+
+
+def test_what_was_described_is_found_again_with_its_tables(tmp_path, store):
+    path = str(write_file(tmp_path / "a.h5", 40, layout="all_filters"))
+    fresh = describe(path, ["image", "absent"], optional=True)
+    store.put_files([fresh])
+    store.close()
+    (kept,) = store.files([path]).values()
+    assert kept == fresh
+    assert kept.absent == {"absent"}
+    tables = store.tables(kept)
+    assert tables["image"].tobytes() == fresh.tables["image"].tobytes()
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "all_filters", "virtual"])
+def test_a_second_start_opens_no_file(tmp_path, layout):
+    samples = write_classes(tmp_path, {"a": [30, 20], "b": [10]}, layout=layout)
+    spec = SampleSpec(samples, filter="energy >= 5")
+    first = EventIndex(spec)
+    for path in spec.files:
+        spoil(path)
+    second = EventIndex(spec)
+    assert (second.rows == first.rows).all()
+    assert second.sources == first.sources
+    for file in range(3):
+        ours, theirs = second.tables(file), first.tables(file)
+        assert {key: ours[key].tobytes() for key in ours} == {key: theirs[key].tobytes() for key in theirs}
+
+
+def test_a_changed_file_is_read_anew(tmp_path, store):
+    path = write_file(tmp_path / "a.h5", 40)
+    assert files_of(store, path)[str(path)].datasets["image"].events == 40
+    write_file(path, 41)
+    assert files_of(store, path)[str(path)].datasets["image"].events == 41
+
+
+def test_a_touched_file_is_read_anew(tmp_path, store):
+    path = write_file(tmp_path / "a.h5", 40)
+    files_of(store, path)
+    spoil(path)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(SourceError, match="is not an HDF5 file"):
+        files_of(store, path)
+
+
+def test_a_removed_file_is_an_error_though_it_is_known(tmp_path, store):
+    path = write_file(tmp_path / "a.h5", 40)
+    files_of(store, path)
+    path.unlink()
+    with pytest.raises(SourceError, match="was it moved or deleted"):
+        files_of(store, path)
+
+
+def test_another_key_is_added_to_what_is_known(tmp_path, store):
+    path = write_file(tmp_path / "a.h5", 40, layout="all_filters")
+    files_of(store, path)
+    files_of(store, path, keys=("energy", "nowhere"))
+    spoil(path)
+    (file,) = files_of(store, path, keys=("image", "energy", "nowhere")).values()
+    assert set(file.datasets) == {"image", "energy"}
+    assert file.absent == {"nowhere"}
+    assert len(load_tables(file, store)["image"].offset) == 3
+
+
+def test_a_filter_is_evaluated_again_when_it_or_the_file_changes(tmp_path):
+    path = write_file(tmp_path / "a.h5", 40)
+
+    def rows(condition):
+        return len(EventIndex(SampleSpec([[str(path), ["image"], "a"]], filter=condition)))
+
+    assert rows("energy < 10") == 10
+    assert rows("energy < 12") == 12
+    assert rows("energy < 10") == 10
+    write_file(path, 41, file=5)  # energies from 5,000
+    assert rows("energy < 5003") == 3
+
+
+def test_files_that_can_not_be_read_are_returned_where_errors_are_skipped(tmp_path, store):
+    good, bad = write_file(tmp_path / "a.h5", 4), tmp_path / "b.h5"
+    bad.write_bytes(b"")
+    known, errors = describe_files([(str(good), ["image"]), (str(bad), ["image"])], store=store, on_error="skip")
+    assert set(known) == {str(good)}
+    assert [error.file for error in errors] == [str(bad)]
+
+
+def test_missing_keys_are_known_without_opening_the_file(tmp_path, store):
+    path = write_file(tmp_path / "a.h5", 4)
+    assert files_of(store, path, keys=("nowhere",))[str(path)].absent == {"nowhere"}
+    with pytest.raises(KeyMissingError, match="key 'nowhere' does not exist"):
+        hf.EventDataset([[str(path), ["nowhere"], "a"]])
+
+
+def test_two_thousand_files_are_indexed_once(tmp_path, store):
+    content = write_file(tmp_path / "first.h5", 3).read_bytes()
+    paths = [tmp_path / "many" / f"{number}.h5" for number in range(2000)]
+    paths[0].parent.mkdir()
+    for path in paths:
+        path.write_bytes(content)
+    calls = []
+    known, errors = describe_files(
+        [(str(path), ["image"]) for path in paths],
+        store=store,
+        workers=2,
+        progress=lambda what, done, total: calls.append((done, total)),
+    )
+    assert errors == []
+    assert {file.datasets["image"].events for file in known.values()} == {3}
+    assert calls[-1] == (2000, 2000)
+    for path in paths:
+        spoil(path)
+    assert set(files_of(store, *paths)) == {str(path) for path in paths}
+
+
+# ---- where it lies
+
+
+def test_the_index_lies_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("HEPFEED_INDEX", str(tmp_path / "here"))
+    assert default_store_path() == tmp_path / "here"
+    monkeypatch.delenv("HEPFEED_INDEX")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_store_path() == tmp_path / "hepfeed" / "index.sqlite"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", "/home/someone")
+    assert default_store_path() == Path("/home/someone/.cache/hepfeed/index.sqlite")
+
+
+@pytest.mark.parametrize("place", ["file", "directory"])
+def test_a_place_that_can_not_be_written_is_reported_and_done_without(tmp_path, caplog, place):
+    path = write_file(tmp_path / "a.h5", 4)
+    (tmp_path / "blocked").write_text("not a directory")
+    where = tmp_path / "blocked" / "index.sqlite" if place == "file" else tmp_path
+    with caplog.at_level(logging.WARNING, "hepfeed"), IndexStore(where) as store:
+        assert len(files_of(store, path)) == 1
+        assert len(files_of(store, path)) == 1
+    (record,) = caplog.records
+    assert "the index can't be kept in" in record.getMessage()
+
+
+def test_a_read_only_file_system_is_done_without(tmp_path, caplog):
+    path = write_file(tmp_path / "a.h5", 4)
+    dataset = hf.EventDataset([[str(path), ["image"], "a"]], index="/proc/hepfeed/index.sqlite")
+    assert len(dataset) == 4
+    assert "the index can't be kept in /proc/hepfeed/index.sqlite" in caplog.text
+
+
+def test_an_index_in_memory_forgets(tmp_path):
+    path = write_file(tmp_path / "a.h5", 4)
+    with IndexStore(None) as store:
+        files_of(store, path)
+        assert list(store.files([str(path)])) == [str(path)]
+        store.close()
+        assert store.files([str(path)]) == {}
+
+
+def test_an_index_of_another_format_is_made_anew(tmp_path):
+    with sqlite3.connect(tmp_path / "old.sqlite") as database:
+        database.execute("CREATE TABLE files (what TEXT)")
+        database.execute("PRAGMA user_version = 99")
+    database.close()
+    path = write_file(tmp_path / "a.h5", 4)
+    with IndexStore(tmp_path / "old.sqlite") as store:
+        files_of(store, path)
+        assert list(store.files([str(path)])) == [str(path)]
+
+
+def test_a_file_that_is_no_index_is_reported_and_left_alone(tmp_path, caplog):
+    (tmp_path / "notes.txt").write_text("my notes, which are precious" * 100)
+    path = write_file(tmp_path / "a.h5", 4)
+    with IndexStore(tmp_path / "notes.txt") as store:
+        assert len(files_of(store, path)) == 1
+    assert "file is not a database" in caplog.text
+    assert (tmp_path / "notes.txt").read_text().startswith("my notes")
+
+
+def test_a_store_travels_as_its_path(tmp_path, store):
+    path = write_file(tmp_path / "a.h5", 4)
+    files_of(store, path)
+    with pickle.loads(pickle.dumps(store)) as again:
+        assert list(again.files([str(path)])) == [str(path)]
+
+
+def test_several_processes_write_one_index(tmp_path, start_script):
+    path = write_file(tmp_path / "a.h5", 4)
+    script = """
+        import sys
+        import hepfeed as hf
+        for number in range(20):
+            hf.EventDataset([[sys.argv[1], ["image"], "a"]], index=sys.argv[2]).index.store.close()
+            open(sys.argv[1], "a").close()
+    """
+    started = [start_script(script, path, tmp_path / "shared.sqlite") for _ in range(3)]
+    for process in started:
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert err == ""
+
+
+def test_the_store_of_a_dead_dataset_is_closed(tmp_path):
+    path = write_file(tmp_path / "a.h5", 4)
+    for _ in range(3):
+        hf.EventDataset([[str(path), ["image"], "a"]])
+    with h5py.File(path) as file:
+        assert np.asarray(file["id"]).shape == (4, 3)
+    assert not [fd for fd in os.listdir("/proc/self/fd") if _is(fd, tmp_path / "index.sqlite")]
+
+
+def _is(fd, path):
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}") == str(path)
+    except OSError:  # the descriptor of the listing itself
+        return False
