@@ -49,38 +49,36 @@ Dataset make_dataset(std::vector<int64_t> shape, const std::string& type, size_t
   return set;
 }
 
-// Reads parts one after another: each is (data set, descriptor, number of events), and takes so many of the
-// rows.
+// Each part is (data set, descriptor, first, last): rows[first:last] are events of that data set.
 py::tuple read_events(ChunkReader& reader, const py::list& parts, const Array<int64_t>& rows,
                       const Array<uint64_t>& destination) {
   static_assert(sizeof(uint8_t*) == sizeof(uint64_t), "addresses travel as uint64");
   struct Part {
     Dataset* dataset;
     int file;
-    int64_t count;
+    int64_t first, last;
   };
+  if (rows.size() != destination.size())
+    throw std::invalid_argument("rows and destinations differ in length");
   std::vector<Part> todo;
-  int64_t total = 0;
   for (const auto& item : parts) {
     const auto part = item.cast<py::tuple>();
-    todo.push_back({part[0].cast<Dataset*>(), part[1].cast<int>(), part[2].cast<int64_t>()});
-    if (todo.back().count < 0) throw std::invalid_argument("a part of a negative number of events");
-    total += todo.back().count;
+    todo.push_back(
+        {part[0].cast<Dataset*>(), part[1].cast<int>(), part[2].cast<int64_t>(), part[3].cast<int64_t>()});
+    const Part& last = todo.back();
+    if (last.first < 0 || last.last < last.first || last.last > rows.size())
+      throw std::invalid_argument("a part beyond the rows");
   }
-  if (rows.size() != total || destination.size() != total)
-    throw std::invalid_argument("rows and destinations differ in length from the parts");
   ReadCost cost;
   std::vector<FailedRow> failed;
   {
     py::gil_scoped_release released;
-    int64_t first = 0;
     for (const auto& part : todo) {
-      auto some = reader.read(*part.dataset, part.file, rows.data() + first,
-                              reinterpret_cast<uint8_t* const*>(destination.data()) + first,
-                              static_cast<size_t>(part.count), cost);
-      for (auto& row : some) row.request += first;
+      auto some = reader.read(*part.dataset, part.file, rows.data() + part.first,
+                              reinterpret_cast<uint8_t* const*>(destination.data()) + part.first,
+                              static_cast<size_t>(part.last - part.first), cost);
+      for (auto& row : some) row.request += part.first;
       failed.insert(failed.end(), some.begin(), some.end());
-      first += part.count;
     }
   }
   py::list failures;
@@ -179,9 +177,9 @@ PYBIND11_MODULE(_core, m) {
                           "Reads events, with buffers of its own: for one thread at a time.")
       .def(py::init<>())
       .def("read", &read_events, py::arg("parts"), py::arg("rows"), py::arg("destination"),
-           "Write event rows[i] to address destination[i], for parts (data set, descriptor, events) one "
-           "after another; "
-           "returns (costs, failures).");
+           "Write event rows[i] to address destination[i], for parts (data set, descriptor, first i, last "
+           "i); returns "
+           "(costs, failures).");
 
   m.def("copy_rows", &copy_events, py::arg("source"), py::arg("destination"), py::arg("row_bytes"),
         "Copy row_bytes bytes from each source address to its destination address.");

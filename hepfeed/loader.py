@@ -6,6 +6,7 @@ import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import cloudpickle
@@ -25,6 +26,7 @@ __all__ = ["DataLoader"]
 
 Shuffle = bool | Literal["full", "window", "mixed"]
 _PREFETCH_FACTOR = 2
+_LOGGED_SKIPS = 20
 _logger = logging.getLogger("hepfeed")
 
 
@@ -37,7 +39,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     machinery runs.
 
     A batch lies in shared memory until the last tensor or view of it dies; a batch that is kept never changes.  The
-    loader needs ``max(2 x batches of a window, prefetch_factor x num_workers) + 3`` batches of shared memory.
+    loader needs ``max(2 x batches of a window, (prefetch_factor + 1) x num_workers) + 3`` batches of shared memory.
 
     Args:
         dataset: The events.
@@ -56,7 +58,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         worker_init_fn: As in torch.
         multiprocessing_context: As in torch; the readers of the fast path do not need one.
         generator: Gives the seed where ``seed`` is None.
-        prefetch_factor: Batches ahead for each reader; default 2.
+        prefetch_factor: Batches ahead for each reader, beside the one that it fills; default 2.
         persistent_workers: Keep readers and shared memory from epoch to epoch.
         pin_memory_device: As in torch.
         in_order: As in torch; the fast path is always in order.
@@ -361,7 +363,8 @@ class _FeedIterator:
     def _open(self, windows: Iterator[Window]) -> Stream:
         loader = self._loader
         dataset: EventDataset = loader.dataset  # type: ignore[assignment]
-        ahead = (loader.prefetch_factor or _PREFETCH_FACTOR) * max(1, loader.num_workers)
+        # Each reader fills one batch and has others ready, so that one slow batch holds up nobody.
+        ahead = (1 + (loader.prefetch_factor or _PREFETCH_FACTOR)) * max(1, loader.num_workers)
         return Stream(
             self._pool,
             windows,
@@ -370,7 +373,7 @@ class _FeedIterator:
             in_flight=max(2 * loader.filler.window_batches, ahead),
             on_error=dataset.on_error,
             clock=self._clock,
-            on_skip=lambda error: _logger.warning("an event was left out: %s", str(error)),
+            on_skip=partial(_log_skip, self._clock),  # not a method: the iterator must die with its last name
         )
 
     def __iter__(self) -> _FeedIterator:
@@ -422,3 +425,11 @@ class _FeedIterator:
     def __del__(self) -> None:
         if hasattr(self, "_stream"):
             self.close()
+
+
+def _log_skip(clock: StageClock, error: Exception) -> None:
+    """Log an event that was left out; where there are many, :meth:`DataLoader.stats` counts them."""
+    skipped = clock.counts["skipped"]
+    if skipped <= _LOGGED_SKIPS:
+        more = "; further ones are only counted, see stats()" if skipped == _LOGGED_SKIPS else ""
+        _logger.warning("an event was left out: %s%s", str(error), more)  # as text: a traceback holds batches

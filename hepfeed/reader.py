@@ -338,23 +338,19 @@ class Reader:
                     failed[i] = _with_event(error, int(row[i]))
         for name, address in addresses.items():
             parts = []
-            places: list[Ints] = []
             for number, low, high, descriptor in opened:
                 if files[number].datasets[name][0].storage == "library":
                     self._read_library(files[number], name, row, low, high, address, costs, failed)
-                    continue
-                parts.append((self._dataset(catalog, number, name), descriptor, high - low))
-                places.append(np.arange(low, high))
+                else:
+                    parts.append((self._dataset(catalog, number, name), descriptor, low, high))
             if not parts:
                 continue
-            chosen = np.concatenate(places)
-            cost, failures = self._chunks.read(parts, row[chosen], address[chosen])
+            cost, failures = self._chunks.read(parts, row, address)
             costs += cost
-            for request, fault, offset, error_number in failures:
-                i = int(chosen[request])
-                number = next(n for n, low, high, _ in opened if low <= i < high)
-                info = files[number].datasets[name][0]
-                failed.setdefault(i, _read_error(files[number].path, info, int(row[i]), fault, offset, error_number))
+            for i, fault, offset, error_number in failures:
+                source = files[next(number for number, low, high, _ in opened if low <= i < high)]
+                info = source.datasets[name][0]
+                failed.setdefault(i, _read_error(source.path, info, int(row[i]), fault, offset, error_number))
 
     def _read_library(
         self,
@@ -380,10 +376,12 @@ class Reader:
 
         try:
             deliver(order)
-        except (OSError, RuntimeError):
+        except (HepfeedError, OSError, RuntimeError):
             for i in order.tolist():
                 try:
                     deliver(np.array([i]))
+                except HepfeedError as error:
+                    failed.setdefault(i, _with_event(error, int(row[i])))
                 except (OSError, RuntimeError) as error:
                     failed.setdefault(
                         i,

@@ -71,7 +71,9 @@ class RingView:
             return len(mapped)
         size = max(_PAGE, -(-size // _PAGE) * _PAGE)
         try:
-            if size > _LARGE and size > available_memory():  # the system would kill a process rather than say no
+            if size > _LARGE and size > min(
+                _STRIDE, available_memory()
+            ):  # the system would kill a process rather than say no
                 raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
             os.posix_fallocate(self._descriptor, slot * _STRIDE, size)
             mapped = mmap.mmap(

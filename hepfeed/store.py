@@ -25,6 +25,7 @@ from hepfeed.worker import call_everywhere
 __all__ = ["IndexStore", "describe_files", "load_tables"]
 
 _FORMAT = 1
+_APPLICATION = 0x48464944  # "HFID" in SQLite's application_id: no other program's tables are ever dropped
 _logger = logging.getLogger("hepfeed")
 
 
@@ -164,7 +165,12 @@ def _prepare(database: sqlite3.Connection) -> None:
     """Make the tables, and drop those of another format."""
     with database:
         (version,) = database.execute("PRAGMA user_version").fetchone()
+        (application,) = database.execute("PRAGMA application_id").fetchone()
+        (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and application != _APPLICATION:
+            raise sqlite3.DatabaseError("it is the database of another program: name another file for the index")
         if version != _FORMAT:
+            database.execute(f"PRAGMA application_id = {_APPLICATION}")
             for table in ("files", "chunks", "selections"):
                 database.execute(f"DROP TABLE IF EXISTS {table}")
             database.execute(f"PRAGMA user_version = {_FORMAT}")

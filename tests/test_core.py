@@ -190,7 +190,7 @@ def native(path, rows, key="x", dtype=None):
     descriptor = os.open(path, os.O_RDONLY)
     try:
         made = native_dataset(dataset, info.tables[key], out.dtype.str)
-        _, failures = _core.ChunkReader().read([(made, descriptor, len(rows))], rows, row_addresses(out))
+        _, failures = _core.ChunkReader().read([(made, descriptor, 0, len(rows))], rows, row_addresses(out))
     finally:
         os.close(descriptor)
     return out, failures
@@ -302,12 +302,12 @@ def test_several_files_are_read_in_one_call(tmp_path):
             file["x"] = np.arange(10.0) + 100 * number
         info = describe(name, ["x"])
         made = native_dataset(info.datasets["x"], info.tables["x"], "<f8")
-        parts.append((made, os.open(name, os.O_RDONLY), number + 1))
+        parts.append((made, os.open(name, os.O_RDONLY), len(rows), len(rows) + number + 1))
         rows += list(range(number + 1))
         expected += [100.0 * number + row for row in range(number + 1)]
     out = np.zeros(6)
     costs, failures = _core.ChunkReader().read(parts, np.array(rows), row_addresses(out))
-    for _, descriptor, _ in parts:
+    for _, descriptor, *_ in parts:
         os.close(descriptor)
     assert out.tolist() == expected
     assert failures == []
@@ -356,7 +356,7 @@ def test_a_file_that_ends_too_early_is_a_failure_of_the_events_beyond(path, comp
     os.truncate(path, int(table.offset[2]) + 10)
     out = np.full((20, 50), 99)
     descriptor = os.open(path, os.O_RDONLY)
-    _, failures = _core.ChunkReader().read([(made, descriptor, 20)], np.arange(20), row_addresses(out))
+    _, failures = _core.ChunkReader().read([(made, descriptor, 0, 20)], np.arange(20), row_addresses(out))
     os.close(descriptor)
     assert sorted(place for place, *_ in failures) == list(range(10, 20))
     assert {(fault, error) for _, fault, _, error in failures} == {(1, 0)}
@@ -371,7 +371,7 @@ def test_an_unreadable_descriptor_is_a_failure_with_its_number(path):
     descriptor = os.open(path, os.O_WRONLY)
     out = np.empty(1)
     made = native_dataset(info.datasets["x"], info.tables["x"], "<f8")
-    _, failures = _core.ChunkReader().read([(made, descriptor, 1)], np.array([2]), row_addresses(out))
+    _, failures = _core.ChunkReader().read([(made, descriptor, 0, 1)], np.array([2]), row_addresses(out))
     os.close(descriptor)
     assert [(fault, error) for _, fault, _, error in failures] == [(1, 9)]  # EBADF
 

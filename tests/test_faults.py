@@ -475,7 +475,7 @@ def cut(path):
     ("harm", "message"),
     [(deleted, "was it moved or deleted"), (changed, "has changed since it was indexed"), (cut, "has changed")],
 )
-def test_a_file_that_changes_after_indexing_is_named(tmp_path, harm, message, num_workers):
+def test_a_file_that_changes_after_indexing_is_named(tmp_path, harm, message, num_workers, caplog):
     spec = write_classes(tmp_path, {"a": [40, 30]})
     bad = tmp_path / "a" / "a_0.h5"
     strict, lenient = hf.EventDataset(spec), hf.EventDataset(spec, on_error="skip")
@@ -489,6 +489,8 @@ def test_a_file_that_changes_after_indexing_is_named(tmp_path, harm, message, nu
     with hf.DataLoader(lenient, 16, True, num_workers=num_workers) as loader:
         assert set(events_of(loader)) == {(1, row) for row in range(30)}
         assert loader.stats()["skipped"] == 40
+    assert caplog.text.count("an event was left out") == 20
+    assert "only counted" in caplog.text
 
 
 def test_a_file_that_is_cut_while_it_is_read_is_named(tmp_path):

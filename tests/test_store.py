@@ -246,3 +246,19 @@ def _is(fd, path):
         return os.readlink(f"/proc/self/fd/{fd}") == str(path)
     except OSError:  # the descriptor of the listing itself
         return False
+
+
+def test_the_database_of_another_program_is_left_alone(tmp_path, caplog):
+    foreign = tmp_path / "mine.sqlite"
+    database = sqlite3.connect(foreign)
+    with database:
+        database.execute("CREATE TABLE files (name TEXT)")
+        database.execute("INSERT INTO files VALUES ('precious')")
+    database.close()
+    path = write_file(tmp_path / "a.h5", 5)
+    with IndexStore(foreign) as store:
+        assert files_of(store, path)[str(path)].datasets["image"].events == 5
+    assert "another program" in caplog.text
+    database = sqlite3.connect(foreign)
+    assert database.execute("SELECT * FROM files").fetchall() == [("precious",)]
+    database.close()
