@@ -242,6 +242,7 @@ def write(path, plan):
     if values.dtype.kind == "f":  # the payload of a NaN is not kept by every conversion of byte order
         values = np.nan_to_num(values)
     fill = None if values.dtype.kind == "c" else plan["fill"]  # h5py has no fill values for complex numbers
+    fill = bool(fill) if values.dtype.kind == "b" and fill else fill  # and would store a 3 as no bool at all
     with h5py.File(path, "w", **plan["file"]) as file:
         node = file.create_dataset("x", plan["shape"], plan["dtype"], fillvalue=fill, **plan["options"])
         node[plan["written"]] = values[plan["written"]]
