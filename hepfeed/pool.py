@@ -211,7 +211,7 @@ class Stream:
         if self._pool.num_readers:
             self.clock.stages["wait"] += waited
         delivery = self._deliver(batch)
-        self._pool.pump(0.0)
+        self._pool.dispatch()
         self.clock.stages["transfer"] += max(0.0, self.clock.since(begun) - waited)
         return delivery
 
@@ -360,15 +360,20 @@ class ReaderPool:
 
     # ---- work ------------------------------------------------------------------------------------------------------
 
-    def pump(self, wait_s: float) -> None:
-        """Plan, send, and take in what has arrived; waits at most ``wait_s`` for a reply."""
+    def dispatch(self) -> None:
+        """Plan, and hand tasks to readers, as far as there is room."""
         self.ring.reclaim()
         for stream in self._streams.values():
             self._queue.extend(stream.plan())
+        if self._local is None:
+            self._assign()
+
+    def pump(self, wait_s: float) -> None:
+        """Dispatch, and take in what has arrived; waits at most ``wait_s`` for a reply."""
+        self.dispatch()
         if self._local is not None:
             self._work_here(self._local)
             return
-        self._assign()
         busy = [reader for reader in self._readers if reader.in_hand]
         if not busy:
             return
