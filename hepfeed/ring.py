@@ -6,7 +6,7 @@ changes, and its memory stays valid even after the ring was closed.
 
 All slots lie in one sparse file in memory (``memfd_create``), each at a fixed stride, so that a slot grows in place and
 one descriptor serves every process.  Pages are allocated when a slot is first used (``posix_fallocate``: too little
-memory is an error then, not a SIGBUS later) and reused from then on: a first touch costs six times a reuse.
+memory is an error then, not a SIGBUS later) and reused from then on: a first touch is far dearer than a reuse.
 """
 
 from __future__ import annotations

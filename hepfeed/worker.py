@@ -1,7 +1,7 @@
 """A helper process that answers calls, started by exec.
 
-A worker is a fresh interpreter that imports neither torch nor the user's main module (0.2 s and 35 MB).  It
-builds one target object and calls its methods in the order in which calls arrive over a socket; each reply
+A worker is a fresh interpreter that imports neither torch nor the user's main module, so it starts fast and stays
+small.  It builds one target object and calls its methods in the order in which calls arrive over a socket; each reply
 carries the number of its call.  The end of the socket is the end of the process on both sides, so nothing is
 left behind a parent that was killed, and a dead worker is noticed at once.
 
