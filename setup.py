@@ -1,4 +1,4 @@
-"""Build of the native extension; everything else is declared in pyproject.toml."""
+"""Build of the native extensions; everything else is declared in pyproject.toml."""
 
 from pathlib import Path
 
@@ -6,16 +6,26 @@ from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import setup
 
 CSRC = Path("csrc")
+SHARED = ["isa", "stream_copy"]
+EXTENSIONS = {
+    "core": ["chunk_reader", "convert", "dataset", "fletcher32", "inflate", "unshuffle"],
+    "images": [],
+    "voxels": [],
+}
 
-core = Pybind11Extension(
-    "hepfeed._core",
-    sources=sorted(str(path) for path in [*CSRC.glob("*.cpp"), *CSRC.glob("cpu/*.cpp")]),
-    depends=sorted(str(path) for path in CSRC.rglob("*.h")),
-    include_dirs=[str(CSRC)],
-    cxx_std=17,
-    extra_compile_args=["-O3", "-fno-math-errno", "-Wall", "-Wextra", "-Wno-maybe-uninitialized", "-pthread"],
-    libraries=["dl"],
-)
+
+def extension(name: str, kernels: list[str]) -> Pybind11Extension:
+    """Return the extension ``hepfeed._name``: its bindings and its kernels."""
+    return Pybind11Extension(
+        f"hepfeed._{name}",
+        sources=[str(CSRC / f"{name}_module.cpp"), *(str(CSRC / "cpu" / f"{k}.cpp") for k in [*SHARED, *kernels])],
+        depends=sorted(str(path) for path in CSRC.rglob("*.h")),
+        include_dirs=[str(CSRC)],
+        cxx_std=17,
+        extra_compile_args=["-O3", "-fno-math-errno", "-Wall", "-Wextra", "-Wno-maybe-uninitialized", "-pthread"],
+        libraries=["dl"],
+    )
+
 
 ParallelCompile("HEPFEED_BUILD_JOBS", default=0).install()
-setup(ext_modules=[core])
+setup(ext_modules=[extension(name, kernels) for name, kernels in EXTENSIONS.items()])

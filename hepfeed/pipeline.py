@@ -1,0 +1,170 @@
+"""The pipeline: the steps and functions that a batch goes through in a reader, and where the cache is in it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from hepfeed.draws import Draws
+from hepfeed.errors import HepfeedError, SpecError, nearest
+from hepfeed.spec_options import validate
+from hepfeed.transforms import STEPS, step_class
+from hepfeed.transforms.step import Batch, Step
+
+__all__ = ["CACHE", "Function", "Pipeline", "Transform"]
+
+CACHE = "cache"
+"""Stands in a pipeline between what is cached and what is not."""
+
+Function = Callable[[Batch], Batch]
+Transform = Step | Function | str | Mapping[str, Any]
+"""A step, a function on a dict of arrays, ``"cache"``, or a step as a specification has it: ``{"flip": {...}}``."""
+
+
+class Pipeline:
+    """Steps and functions, in their order.
+
+    Args:
+        transforms: See :data:`Transform`; or one of them.
+
+    Attributes:
+        steps: Without the cache point.
+        cached: How many of ``steps`` come before the cache point.  Where it is not given, it lies before the first step
+            that draws random numbers, or at the end.
+
+    Raises:
+        SpecError: Something is no step, an option of one is wrong, or a random step comes before the cache point.
+    """
+
+    def __init__(self, transforms: Sequence[Transform] | Transform | None = None) -> None:
+        self.steps: list[Step | Function] = []
+        marks: list[int] = []
+        for transform in _several(transforms):
+            if isinstance(transform, str) and transform == CACHE:
+                marks.append(len(self.steps))
+            else:
+                self.steps.append(_step(transform))
+        if len(marks) > 1:
+            raise SpecError("'cache' comes twice in the transforms: keep one")
+        is_random = [isinstance(step, Step) and step.random for step in self.steps]
+        self._marked = bool(marks)
+        self.cached = marks[0] if marks else (is_random.index(True) if True in is_random else len(self.steps))
+        if True in is_random[: self.cached]:
+            name = type(self.steps[is_random.index(True)]).__name__
+            raise SpecError(
+                f"{name} draws random numbers before the cache point, so that they would be the same in every epoch:"
+                " put 'cache' before it"
+            )
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __add__(self, other: Pipeline) -> Pipeline:
+        joined = Pipeline([*self._listed(), *other.steps])
+        if not self._marked and other._marked:
+            joined = Pipeline([*self.steps, *other._listed()])
+        return joined
+
+    def _listed(self) -> list[Transform]:
+        return [*self.steps[: self.cached], *([CACHE] if self._marked else []), *self.steps[self.cached :]]
+
+    def without_augmentation(self) -> Pipeline:
+        """Return the pipeline without steps that draw random numbers."""
+        kept = [
+            step for step in self._listed() if isinstance(step, str) or not (isinstance(step, Step) and step.random)
+        ]
+        return Pipeline(kept)
+
+    def to_spec(self) -> list[Any]:
+        """Return the form that a YAML or JSON file has.
+
+        Raises:
+            SpecError: A function is among the steps.
+        """
+        written: list[Any] = []
+        for step in self._listed():
+            if isinstance(step, str):
+                written.append(step)
+            elif isinstance(step, Step):
+                options = step.model_dump(mode="json", exclude_defaults=True)
+                written.append({_name_of(step): options})
+            else:
+                raise SpecError(f"the function {step!r} can't be saved: give it as process_fn or transform instead")
+        return written
+
+    def __call__(self, batch: Batch, draws: Draws, restore: bool = True) -> Batch:
+        """Run all steps on a batch.
+
+        NumPy's and Python's global random numbers, which functions use, depend on the draws' seed, epoch and batch
+        alone meanwhile.
+
+        Args:
+            batch: Arrays of the batch's events, with ``"event"``.
+            draws: Random numbers for the steps; they follow the events where a step drops some.
+            restore: Put the global random numbers back, as must be where they are also the user's.
+        """
+        has_functions = any(not isinstance(step, Step) for step in self.steps)
+        before = (np.random.get_state(), random.getstate()) if restore and has_functions else None  # noqa: NPY002
+        if has_functions:
+            number = xxhash.xxh3_64_intdigest(repr((draws.seed, draws.epoch, draws.batch)).encode()) % 2**32
+            np.random.seed(number)  # noqa: NPY002
+            random.seed(number)
+        try:
+            for i, step in enumerate(self.steps):
+                if isinstance(step, Step):
+                    batch = step(batch, draws.at(i))
+                else:
+                    batch = _called(step, batch)
+            return batch
+        finally:
+            if before is not None:
+                np.random.set_state(before[0])  # noqa: NPY002
+                random.setstate(before[1])
+
+
+def _several(transforms: Sequence[Transform] | Transform | None) -> Iterable[Transform]:
+    if transforms is None:
+        return ()
+    if isinstance(transforms, Step | str | Mapping) or callable(transforms):
+        return (transforms,)
+    return transforms
+
+
+def _step(given: Any) -> Step | Function:
+    if isinstance(given, Step) or (callable(given) and not isinstance(given, type)):
+        return given
+    if isinstance(given, str):
+        given = {given: {}}
+    if not isinstance(given, Mapping) or len(given) != 1:
+        raise SpecError(
+            f"a transform is a step, a function, 'cache' or a mapping such as {{'flip': {{'keys': 'ECAL'}}}}, not"
+            f" {given!r}"
+        )
+    ((name, options),) = given.items()
+    if name not in STEPS:
+        raise SpecError(f"there is no transform {name!r}: {nearest(str(name), [*STEPS, CACHE])}")
+    try:
+        return validate(step_class(name), {} if options is None else options)
+    except HepfeedError as error:
+        error.message = f"transform {name!r}: {error.message}"
+        raise
+
+
+def _name_of(step: Step) -> str:
+    kind = type(step)
+    for name, place in STEPS.items():
+        if place == f"{kind.__module__.rpartition('.')[2]}:{kind.__name__}" and kind.__module__.startswith("hepfeed."):
+            return name
+    raise SpecError(f"{kind.__name__} is no step of hepfeed and can't be saved")
+
+
+def _called(function: Function, batch: Batch) -> Batch:
+    result: object = function(batch)
+    if not isinstance(result, dict):
+        name = getattr(function, "__name__", repr(function))
+        raise TypeError(f"{name} must return a dict of arrays, not {type(result).__name__}")
+    return result
