@@ -9,8 +9,21 @@ CSRC = Path("csrc")
 SHARED = ["isa", "stream_copy"]
 EXTENSIONS = {
     "core": ["chunk_reader", "convert", "dataset", "fletcher32", "inflate", "unshuffle"],
-    "images": [],
-    "voxels": [],
+    "images": ["blocks", "convert", "geometry", "noise", "philox", "pointwise", "warp"],
+    "voxels": [
+        "cells",
+        "convert",
+        "densify",
+        "group",
+        "histogram",
+        "kernel_map",
+        "labels",
+        "move_sites",
+        "neighbours",
+        "radix_sort",
+        "reduce",
+        "sparsify",
+    ],
 }
 
 
@@ -22,7 +35,16 @@ def extension(name: str, kernels: list[str]) -> Pybind11Extension:
         depends=sorted(str(path) for path in CSRC.rglob("*.h")),
         include_dirs=[str(CSRC)],
         cxx_std=17,
-        extra_compile_args=["-O3", "-fno-math-errno", "-Wall", "-Wextra", "-Wno-maybe-uninitialized", "-pthread"],
+        extra_compile_args=[
+            "-O3",
+            "-fno-math-errno",
+            "-fno-trapping-math",
+            "-ffp-contract=off",
+            "-Wall",
+            "-Wextra",
+            "-Wno-maybe-uninitialized",
+            "-pthread",
+        ],
         libraries=["dl"],
     )
 

@@ -3,6 +3,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "cpu/chunk_reader.h"
 #include "cpu/convert.h"
 #include "cpu/dataset.h"
@@ -50,16 +52,18 @@ Dataset make_dataset(std::vector<int64_t> shape, const std::string& type, size_t
 }
 
 // Each part is (data set, descriptor, first, last): rows[first:last] are events of that data set.
+// With lengths, each is a run of rows.
 py::tuple read_events(ChunkReader& reader, const py::list& parts, const Array<int64_t>& rows,
-                      const Array<uint64_t>& destination) {
+                      const Array<uint64_t>& destination, const std::optional<Array<int64_t>>& lengths) {
   static_assert(sizeof(uint8_t*) == sizeof(uint64_t), "addresses travel as uint64");
   struct Part {
     Dataset* dataset;
     int file;
     int64_t first, last;
   };
-  if (rows.size() != destination.size())
-    throw std::invalid_argument("rows and destinations differ in length");
+  if (rows.size() != destination.size() || (lengths && lengths->size() != rows.size()))
+    throw std::invalid_argument("rows, destinations and lengths differ in length");
+  const int64_t* const run = lengths ? lengths->data() : nullptr;
   std::vector<Part> todo;
   for (const auto& item : parts) {
     const auto part = item.cast<py::tuple>();
@@ -74,9 +78,10 @@ py::tuple read_events(ChunkReader& reader, const py::list& parts, const Array<in
   {
     py::gil_scoped_release released;
     for (const auto& part : todo) {
-      auto some = reader.read(*part.dataset, part.file, rows.data() + part.first,
-                              reinterpret_cast<uint8_t* const*>(destination.data()) + part.first,
-                              static_cast<size_t>(part.last - part.first), cost);
+      auto some =
+          reader.read(*part.dataset, part.file, rows.data() + part.first,
+                      reinterpret_cast<uint8_t* const*>(destination.data()) + part.first,
+                      run ? run + part.first : nullptr, static_cast<size_t>(part.last - part.first), cost);
       for (auto& row : some) row.request += part.first;
       failed.insert(failed.end(), some.begin(), some.end());
     }
@@ -97,6 +102,18 @@ void copy_events(const Array<uint64_t>& source, const Array<uint64_t>& destinati
   for (py::ssize_t i = 0; i < source.size(); ++i)
     stream_copy(reinterpret_cast<uint8_t*>(destination.data()[i]),
                 reinterpret_cast<const uint8_t*>(source.data()[i]), row_bytes);
+}
+
+void copy_runs(const Array<uint64_t>& source, const Array<uint64_t>& destination,
+               const Array<int64_t>& bytes) {
+  if (source.size() != destination.size() || source.size() != bytes.size())
+    throw std::invalid_argument("sources, destinations and bytes differ in length");
+  for (py::ssize_t i = 0; i < bytes.size(); ++i)
+    if (bytes.data()[i] < 0) throw std::invalid_argument("a run of less than no bytes");
+  py::gil_scoped_release released;
+  for (py::ssize_t i = 0; i < source.size(); ++i)
+    stream_copy(reinterpret_cast<uint8_t*>(destination.data()[i]),
+                reinterpret_cast<const uint8_t*>(source.data()[i]), static_cast<size_t>(bytes.data()[i]));
 }
 
 // The content of a bytes object, and a new one to write to: neither is copied.
@@ -177,12 +194,15 @@ PYBIND11_MODULE(_core, m) {
                           "Reads events, with buffers of its own: for one thread at a time.")
       .def(py::init<>())
       .def("read", &read_events, py::arg("parts"), py::arg("rows"), py::arg("destination"),
-           "Write event rows[i] to address destination[i], for parts (data set, descriptor, first i, last "
-           "i); returns "
-           "(costs, failures).");
+           py::arg("lengths") = py::none(),
+           "Write event rows[i], or the lengths[i] rows from there on, to address destination[i], for parts "
+           "(data set, descriptor, first i, last i); returns (costs, failures).");
 
   m.def("copy_rows", &copy_events, py::arg("source"), py::arg("destination"), py::arg("row_bytes"),
         "Copy row_bytes bytes from each source address to its destination address.");
+
+  m.def("copy_runs", &copy_runs, py::arg("source"), py::arg("destination"), py::arg("bytes"),
+        "Copy bytes[i] bytes from source address i to destination address i.");
 
   m.def("unshuffle", &unshuffle_bytes, py::arg("data"), py::arg("item"), "HDF5's shuffle filter, undone.");
   m.def("convert", &convert_bytes, py::arg("data"), py::arg("from_type"), py::arg("to_type"),

@@ -23,12 +23,13 @@ from hepfeed.fault import Fault
 from hepfeed.filler import Filler, Window
 from hepfeed.hdf5 import DatasetInfo
 from hepfeed.index import EventIndex, KeyInfo, Source
-from hepfeed.pool import NO_FUNCTIONS, ReaderPool, Stream
+from hepfeed.pool import NO_PIPELINE, ReaderPool, Stream
 from hepfeed.progress import Progress
 from hepfeed.reader import StreamForm, place_keys
 from hepfeed.spec import SampleSpec
 from hepfeed.stats import StageClock
 from hepfeed.store import IndexStore
+from hepfeed.tensors import Jagged, take
 
 __all__ = ["ClassReport", "KeyReport", "KeyStorage", "ReadCost", "SpecReport", "check_spec"]
 
@@ -305,25 +306,25 @@ def _measure(
 ) -> tuple[ReadCost, list[Fault]]:
     """Read windows of the first epoch as a reader does, and look at what they contain."""
     found, clock, faults = filler.index, StageClock(), list[Fault]()
-    places, raw_bytes = place_keys([(key.name, key.dtype, key.shape) for key in found.keys], filler.batch_size)
+    keys = [(key.name, key.dtype, key.shape, key.rows) for key in found.keys]
+    form = StreamForm(*place_keys(keys, filler.batch_size), "check", NO_PIPELINE, seed=0, skip_errors=True)
     wanted = min(events or _MEASURED_EVENTS, len(found))
     seen = 0
     with contextlib.closing(ReaderPool(0)) as pool:
         stream = Stream(
             pool,
             _first_windows(filler, wanted, None if events else time.monotonic() + _MEASURING_S),
-            StreamForm(places, raw_bytes, "check", NO_FUNCTIONS, seed=0, skip_errors=True),
-            found.source_table,
+            form,
+            found,
             in_flight=filler.window_batches,
             on_error="skip",
             clock=clock,
             on_skip=lambda error: faults.append(Fault.of(error)),
         )
         while (delivery := stream.next(0)) is not None:
-            for place in places:
-                rows = len(delivery.spec) if delivery.kept is None else int(delivery.kept.max(initial=-1)) + 1
-                values = place.view(delivery.memory, rows)
-                contents[place.name].add(values if delivery.kept is None else values[delivery.kept])
+            for name, values in form.arrays(delivery.memory, delivery.events, delivery.counts).items():
+                some = values if delivery.kept is None else take(values, delivery.kept)
+                contents[name].add(some.values if isinstance(some, Jagged) else some)
             seen += len(delivery.spec)
             if progress:
                 progress("reading events", min(seen, wanted), wanted)

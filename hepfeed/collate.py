@@ -12,19 +12,20 @@ from numpy.typing import NDArray
 
 from hepfeed.errors import KeyMissingError, ProcessError, SpecError, nearest
 from hepfeed.pool import Delivery
-from hepfeed.reader import KeyPlace
+from hepfeed.reader import StreamForm
+from hepfeed.tensors import Structured, take
 
 __all__ = ["Collator", "Outputs"]
 
 Outputs = Any
-"""A name, or tuples, lists and dicts of names: keys of the batch, ``"label"``, ``"onehot"``, ``"event"``."""
+"""A name, or tuples, lists and dicts of names: keys of the batch, ``"label"``, ``"onehot"``, ``"event"``, ``"weight"``."""
 
 
 class Collator:
     """Makes batches of torch tensors.
 
     Args:
-        keys: Keys as read.
+        form: What all batches have in common.
         files: Paths, for messages.
         n_classes: Length of ``"onehot"``.
         outputs: Structure of the batch; None for the dict itself.
@@ -36,7 +37,7 @@ class Collator:
 
     def __init__(
         self,
-        keys: tuple[KeyPlace, ...],
+        form: StreamForm,
         files: list[str],
         n_classes: int,
         outputs: Outputs | None = None,
@@ -46,7 +47,7 @@ class Collator:
             raise SpecError("give outputs or delivery_fn, not both: delivery_fn can arrange the batch itself")
         if outputs is not None:
             _check_names(outputs)
-        self._keys = keys
+        self._form = form
         self._files = files
         self._n_classes = n_classes
         self._outputs = outputs
@@ -55,9 +56,15 @@ class Collator:
     def __call__(self, delivery: Delivery) -> Any:
         """Return the batch; its tensors are views of the slot unless that must be given back at once."""
         arrays = self._arrays(delivery)
-        if not delivery.shared:
-            arrays = {n: v.copy() if isinstance(v, np.ndarray) else v for n, v in arrays.items()}
-        batch = {n: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for n, v in arrays.items()}
+        convert = torch.from_numpy if delivery.shared else _copied
+        batch = {
+            name: convert(value)
+            if isinstance(value, np.ndarray)
+            else value.map(convert)
+            if isinstance(value, Structured)
+            else value
+            for name, value in arrays.items()
+        }
         if self._outputs is not None:
             return self._arrange(self._outputs, batch)
         if self._delivery_fn is None:
@@ -76,18 +83,16 @@ class Collator:
             ) from error
 
     def _arrays(self, delivery: Delivery) -> dict[str, Any]:
-        finished, spec, kept = delivery.finished, delivery.spec, delivery.kept
-        if finished is not None:
-            memory = delivery.memory
-            named: dict[str, Any] = {
-                name: _view(memory, dtype, shape, at) for name, (dtype, shape, at) in finished.tensors.items()
-            }
-            return {**named, **finished.inline}
-        rows = len(spec) if kept is None else int(kept.max(initial=-1)) + 1
-        named = {key.name: key.view(delivery.memory, rows) for key in self._keys}
+        spec, kept = delivery.spec, delivery.kept
+        if delivery.finished is not None:
+            return delivery.finished.batch(delivery.memory)
+        named = self._form.arrays(delivery.memory, delivery.events, delivery.counts)
         if kept is not None:
-            named = {name: values[kept] for name, values in named.items()}
-        return {**named, "label": spec.label.copy(), "event": np.stack([spec.file, spec.row], 1)}
+            named = {name: take(values, kept) for name, values in named.items()}
+        named["label"], named["event"] = spec.label.copy(), np.stack([spec.file, spec.row], 1)
+        if delivery.weight is not None:
+            named["weight"] = delivery.weight.copy()
+        return named
 
     def _arrange(self, outputs: Outputs, batch: dict[str, Any]) -> Any:
         if isinstance(outputs, Mapping):
@@ -103,9 +108,8 @@ class Collator:
         )
 
 
-def _view(memory: NDArray[np.uint8], dtype: str, shape: tuple[int, ...], at: int) -> NDArray[Any]:
-    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    return memory[at : at + size].view(dtype).reshape(shape)
+def _copied(array: NDArray[Any]) -> torch.Tensor:
+    return torch.from_numpy(array.copy())
 
 
 def _check_names(outputs: Outputs) -> None:

@@ -15,7 +15,7 @@ from hepfeed.errors import SpecError, nearest
 __all__ = ["Column", "Extents", "FileEvents", "parse_items", "parse_key"]
 
 _KEY = re.compile(r"^(?P<path>[^\[\]]*?)(\[(?P<inside>[^\[\]]*)\])?$")
-_ITEM = re.compile(r"^-?\d+$|^-?\d*:-?\d*(:-?\d+)?$")
+_ITEM = re.compile(r"^-?\d+(;-?\d+)*$|^-?\d*:-?\d*(:-?\d+)?$")
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Column:
     Attributes:
         dataset: Path of the HDF5 data set.
         fields: Fields of its compound type; several are stacked on a new last axis.  Empty: the whole row.
-        items: Part of a row (of the field), as in ``"0, 1"`` or ``"1:4"``; empty for all.
+        items: Part of a row (of the field), an axis a part, as in ``"0, 1"``, ``"1:4"`` or ``"3;5;7"``; empty for all.
         rows: Name of the extents that say which rows make an event; empty: row e is event e.
         single: With ``rows``: each event has exactly one row, so the key is dense.
         variable: The items of the data set are arrays of variable length, one an event.
@@ -102,11 +102,14 @@ class Column:
                 dtype = np.result_type(*(part.dtype for part in parts))
                 values = np.stack([part.astype(dtype) for part in parts], axis=-1)
         if self.items:
+            shape = values.shape[1:]
             try:
-                values = values[(slice(None), *parse_items(self.items))]
+                # From the last axis, so that a number takes away no axis that another part counts on.
+                for axis, part in reversed(list(enumerate(parse_items(self.items), 1))):
+                    values = values[(slice(None),) * axis + (part,)]
             except IndexError as error:
                 raise SpecError(
-                    f"[{self.items}] is not within a row of {self.dataset!r}, which has shape {values.shape[1:]}",
+                    f"[{self.items}] is not within a row of {self.dataset!r}, which has shape {shape}",
                     key=self.dataset,
                 ) from error
         if self.unravel:
@@ -150,7 +153,8 @@ class FileEvents:
 def parse_key(key: str) -> tuple[str, tuple[str, ...], str]:
     """Split a key into path, fields and items.
 
-    ``"ECAL"`` is a data set; ``"jets[pt, eta]"`` fields of a compound one; ``"HitData[1:4]"`` items of each row.
+    ``"ECAL"`` is a data set; ``"jets[pt, eta]"`` fields of a compound one; ``"HitData[1:4]"`` or
+    ``"HitData[1;3;6]"`` items of each row.
     A field after a dot (``"jets.pt"``) is not split here, because data sets may have dots in their names.
 
     Raises:
@@ -170,12 +174,14 @@ def parse_key(key: str) -> tuple[str, tuple[str, ...], str]:
     raise SpecError(f"key {key!r} mixes fields and items in its brackets, or leaves one empty", key=key)
 
 
-def parse_items(items: str) -> tuple[int | slice, ...]:
-    """Return the index that a text such as ``"0, 1:4"`` stands for."""
-    index: list[int | slice] = []
+def parse_items(items: str) -> tuple[int | slice | list[int], ...]:
+    """Return what a text such as ``"0, 1:4, 3;5;7"`` takes of each axis: a number, a range or a list."""
+    index: list[int | slice | list[int]] = []
     for part in (part.strip() for part in items.split(",")):
         if ":" in part:
             index.append(slice(*(int(n) if n else None for n in part.split(":"))))
+        elif ";" in part:
+            index.append([int(n) for n in part.split(";")])
         else:
             index.append(int(part))
     return tuple(index)

@@ -11,7 +11,7 @@ import itertools
 import os
 import re
 import warnings
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -21,13 +21,14 @@ import h5py
 from hepfeed.errors import KeyMissingError, SourceError, SpecError, nearest
 from hepfeed.hdf5 import keys_of, open_file
 from hepfeed.patterns import HDF5_SUFFIXES, hdf5_files
+from hepfeed.schemas import LAYOUTS, recognise
 from hepfeed.spec import SampleSpec
 from hepfeed.spec_options import RESERVED_NAMES
 
 __all__ = ["ClassSurvey", "Survey", "crawl", "survey"]
 
 LabelSource: TypeAlias = Literal["directory", "filename"]
-_Contents: TypeAlias = tuple[int, dict[str, tuple[tuple[int, ...], str]], dict[str, str]]
+_Contents: TypeAlias = tuple[int, dict[str, tuple[tuple[int, ...], str]], dict[str, str], frozenset[str], str | None]
 Track: TypeAlias = Callable[[Sequence[str]], Iterable[str]]
 
 # "Pi0_12_3" is "Pi0" and "event7" is "event": numbers behind separators, or digits at the end.
@@ -42,8 +43,10 @@ class ClassSurvey:
         label: Name of the directory, or prefix of the files.
         files: Paths, in order.
         events: Number of events in the first file.
-        keys: Data set -> shape of an event and NumPy type, of those in the first file with one row an event.
+        keys: Key -> shape of an event (or of a row, where events differ in length) and NumPy type, in the first file.
         left_out: Other data sets of the first file, and why they are no keys.
+        jagged: The keys whose events differ in length.
+        layout: How the first file stores events, see :mod:`hepfeed.schemas`; None where that needs no saying.
     """
 
     label: str
@@ -51,6 +54,8 @@ class ClassSurvey:
     events: int
     keys: dict[str, tuple[tuple[int, ...], str]]
     left_out: dict[str, str]
+    jagged: frozenset[str] = frozenset()
+    layout: str | None = None
 
     @property
     def patterns(self) -> list[str]:
@@ -83,7 +88,7 @@ class Survey:
 
     @property
     def keys(self) -> list[str]:
-        """Data sets that the first file of every class has, with one row an event."""
+        """Keys that the first file of every class has."""
         first, *others = self.classes
         return [key for key in first.keys if all(key in other.keys for other in others)]
 
@@ -93,7 +98,7 @@ class Survey:
         """Make a specification of one sample a class.
 
         Args:
-            keys: Data sets to feed; default: all that the classes have in common.
+            keys: Keys to feed; default: all that the classes have in common.
             rate: Rate of every class; default: as many events as there are.
             filter: Condition on the events of all classes.
 
@@ -114,7 +119,16 @@ class Survey:
             held = "; ".join(f"{found.label!r} has {', '.join(found.keys) or 'none'}" for found in self.classes)
             raise SpecError(f"the classes in {self.directory!r} have no key in common: {held}")
         return SampleSpec(
-            [{"files": found.patterns, "keys": names, "label": found.label, "rate": rate} for found in self.classes],
+            [
+                {
+                    "files": found.patterns,
+                    "keys": names,
+                    "label": found.label,
+                    "rate": rate,
+                    "layout": found.layout if found.jagged.intersection(names) else None,
+                }
+                for found in self.classes
+            ],
             filter=filter,
         )
 
@@ -123,7 +137,7 @@ def survey(directory: str | os.PathLike[str], *, label: LabelSource | None = Non
     """Open all HDF5 files below a directory, and look into the first of each class.
 
     Args:
-        directory: Where to start; links are followed.
+        directory: Where to start, links are followed; or a single file.
         label: ``"directory"`` or ``"filename"`` (the prefix); default: the directory, and the prefix where
             one directory holds several.
         track: Wraps the list of files that is gone through, e.g. in a progress bar.
@@ -132,11 +146,11 @@ def survey(directory: str | os.PathLike[str], *, label: LabelSource | None = Non
         SpecError: There is no directory, or no HDF5 file in it.
     """
     directory = os.path.expanduser(os.fspath(directory))
-    if not os.path.isdir(directory):
+    if not os.path.exists(directory):
         parent, name = os.path.split(os.path.abspath(directory))
         beside = os.listdir(parent) if os.path.isdir(parent) else []
         raise SpecError(f"{directory!r} is no directory; {nearest(name, beside)}")
-    files = hdf5_files(directory)
+    files = hdf5_files(directory) if os.path.isdir(directory) else [directory]
     if not files:
         raise SpecError(f"there is no file *{', *'.join(HDF5_SUFFIXES)} in {directory!r}: name another directory")
     skipped: dict[str, str] = {}
@@ -147,7 +161,7 @@ def survey(directory: str | os.PathLike[str], *, label: LabelSource | None = Non
         try:
             with open_file(path) as file:
                 if labels[path] not in contents:
-                    contents[labels[path]] = _inspect(file)
+                    contents[labels[path]] = _inspect(file, path)
         except SourceError as error:
             skipped[path] = error.message
         else:
@@ -177,32 +191,27 @@ def _prefix(path: str) -> str:
     return found[1]
 
 
-def _inspect(file: h5py.File) -> _Contents:
-    """Return the number of events, the keys, and what is no key and why.
+def _inspect(file: h5py.File, path: str) -> _Contents:
+    """Return the number of events, the keys, what is no key and why, which keys are jagged, and the layout."""
+    found = recognise(file, path)
+    keys = {key: (offer.shape, offer.dtype) for key, offer in found.keys.items() if key not in RESERVED_NAMES}
+    jagged = frozenset(key for key, offer in found.keys.items() if offer.jagged)
+    fed = {offer.dataset for offer in found.keys.values()} - set(RESERVED_NAMES)
+    left_out = {name: _why(file[name], name, found.events) for name in keys_of(file) if name not in fed}
+    shown = {name: why for name, why in left_out.items() if not any(part.startswith("_") for part in name.split("/"))}
+    known = found.layout in LAYOUTS  # of several layouts none is to be stated: they are found again
+    return found.events, keys, shown, jagged, found.layout if known else None
 
-    Events are counted by the length that most data sets share, and of several such by the data sets with most
-    axes: a list of numbers beside one of images is the smaller evidence.
-    """
-    paths = [path for path in keys_of(file) if not any(part.startswith("_") for part in path.split("/"))]
-    shapes = {path: file[path].shape for path in paths if file[path].shape}
-    shared = Counter(shape[0] for shape in shapes.values())
-    axes = {rows: max(len(shape) for shape in shapes.values() if shape[0] == rows) for rows in shared}
-    events = max(shared, key=lambda rows: (shared[rows], axes[rows], -rows), default=0)
-    keys: dict[str, tuple[tuple[int, ...], str]] = {}
-    left_out: dict[str, str] = {}
-    for path in paths:
-        dtype = file[path].dtype
-        if path not in shapes:
-            left_out[path] = "no event axis"
-        elif shapes[path][0] != events:
-            left_out[path] = f"{shapes[path][0]:,} rows for {events:,} events"
-        elif dtype.kind not in "biuf":
-            left_out[path] = "a table of fields" if dtype.names else "no numbers"
-        elif path in RESERVED_NAMES:
-            left_out[path] = "a reserved name"
-        else:
-            keys[path] = (shapes[path][1:], dtype.name)
-    return events, keys, left_out
+
+def _why(node: h5py.Dataset, name: str, events: int) -> str:
+    """Say why a data set has no keys."""
+    if not node.shape:
+        return "no event axis"
+    if name in RESERVED_NAMES:
+        return "a reserved name"
+    if node.dtype.kind not in "biufcV":
+        return "no numbers"
+    return f"{node.shape[0]:,} rows for {events:,} events"
 
 
 def crawl(
@@ -217,7 +226,7 @@ def crawl(
 
     Args:
         directory: Where to start.
-        keys: Data sets to feed; default: all that the classes have in common, with one row an event.
+        keys: Data sets to feed; default: all that the classes have in common.
         label: As in :func:`survey`.
         rate: Rate of every class; default: as many events as there are.
         filter: Condition on the events of all classes.

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.utils.data
 from numpy.typing import NDArray
 
+from hepfeed.draws import Draws
 from hepfeed.errors import HepfeedError, ProcessError, SpecError
 from hepfeed.index import EventIndex, OnError
+from hepfeed.pipeline import Pipeline, Transform
 from hepfeed.progress import Progress, progress_bars
-from hepfeed.reader import Batch, Reader, apply_functions, row_addresses
+from hepfeed.reader import KeyPlace, Reader, empty_batch, place_keys
 from hepfeed.spec import SampleSpec
 from hepfeed.splits import Splits
 from hepfeed.store import IndexStore
+from hepfeed.tensors import Batch, Jagged, Padded, Sparse, Structured, take
 
-__all__ = ["EventDataset", "Function"]
-
-Function = Callable[[Batch], Batch]
-"""Takes and returns a dict of arrays ``(B, ...)``: the keys, ``"label" (B,) int64`` and ``"event" (B, 2) int64``."""
+__all__ = ["EventDataset"]
 
 
-class EventDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
+class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
     """All events of a specification, or one part of them; opened lazily in each process.
 
     ``len(dataset)``, ``dataset[i]`` and ``dataset.__getitems__`` serve any framework; :class:`hepfeed.DataLoader` does
@@ -38,8 +38,13 @@ class EventDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         splits: Fractions by name, e.g. ``{"train": .8, "val": .1, "test": .1}``.
         split_by: ``"event"``, ``"block"``, ``"file"`` or ``"key:NAME"``; see :class:`hepfeed.splits.Splits`.
         split_seed: Another seed, another division.
-        transform: Functions applied in the readers to each batch, in their order; ``dataset[i]`` applies them to a
-            batch of one event.  Their global NumPy and Python random numbers depend on seed, epoch and batch alone.
+        transform: Steps (:mod:`hepfeed.transforms`) and functions applied in the readers to each batch, after those of
+            the specification, in their order; ``dataset[i]`` applies them to a batch of one event.  A function takes
+            and returns a dict of arrays ``(B, ...)``: the keys, ``"label" (B,) int64`` and ``"event" (B, 2) int64``;
+            its global NumPy and Python random numbers depend on seed, epoch and batch alone.
+        augment: False leaves out the steps that draw random numbers, as for validation.
+        on_nonfinite: What to do with events that have NaN or infinite values in a key, before any step: ``"raise"``,
+            ``"zero"`` such values, or ``"drop"`` such events, which are counted; None does not look.
         on_error: ``"raise"``, or ``"skip"`` files and events at fault: they are logged and counted.
         index: Path of the index file; by default the user's own.
         index_workers: Processes that open files and apply filters; by default one a processor.
@@ -50,6 +55,7 @@ class EventDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         spec: The specification.
         index: What its files hold.
         classes: Label -> class index.
+        pipeline: All steps and functions.
 
     Raises:
         SpecError: Specification and files do not fit.
@@ -64,7 +70,9 @@ class EventDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         splits: Mapping[str, float] | None = None,
         split_by: str = "event",
         split_seed: int = 0,
-        transform: Sequence[Function] | Function | None = None,
+        transform: Sequence[Transform] | Transform | None = None,
+        augment: bool = True,
+        on_nonfinite: Literal["raise", "zero", "drop"] | None = None,
         on_error: OnError = "raise",
         index: str | os.PathLike[str] | None = None,
         index_workers: int | None = None,
@@ -78,7 +86,7 @@ class EventDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
             raise SpecError(f"split={split!r} needs the fractions: splits={{'train': 0.8, 'val': 0.1, 'test': 0.1}}")
         self.spec = as_spec(spec)
         self.split = split
-        self.transform: tuple[Function, ...] = _as_functions("transform", transform)
+        self.pipeline = _pipeline(self.spec, transform, augment, on_nonfinite)
         self.on_error: OnError = on_error
         bars = progress_bars(progress) if progress is None or isinstance(progress, bool) else nullcontext(progress)
         with bars as report:
@@ -121,10 +129,10 @@ class EventDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_reader": None, "_known": set()}
 
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+    def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, torch.Tensor]]:
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Return several events, each as ``dataset[i]``; chunks that they share are decoded once."""
         events = np.array([int(i) for i in indices], np.int64)
         events = np.where(events < 0, events + len(self), events)
@@ -132,22 +140,42 @@ class EventDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
             raise IndexError(f"index {indices} is out of range for {len(self)} events")
         file, row = self.index.file_of(events), self.index.rows[events]
         batch = self._read(file, row)
-        if not self.transform:
-            return [{name: torch.as_tensor(values[i]) for name, values in batch.items()} for i in range(len(events))]
-        done = []
-        for i, event in enumerate(events.tolist()):
-            one = {name: values[i : i + 1] for name, values in batch.items()}
-            try:
-                result = apply_functions(list(self.transform), one, ("item", event))
-            except Exception as error:
-                path = self.files[int(file[i])]
-                raise ProcessError(
-                    f"transform raised {type(error).__name__}: {error} on event {int(row[i])} of {path!r}",
-                    file=path,
-                    event=int(row[i]),
-                ) from error
-            done.append({name: torch.as_tensor(np.asarray(values)[0]) for name, values in result.items()})
-        return done
+        if self.index.weights is not None:
+            batch["weight"] = self.index.weights[events]
+        ones = [{name: take(values, np.array([i])) for name, values in batch.items()} for i in range(len(events))]
+        if len(self.pipeline):
+            ones = [self._processed(event, one) for event, one in zip(events.tolist(), ones)]
+        return [{name: _single(value) for name, value in one.items()} for one in ones]
+
+    def _processed(self, event: int, one: Batch) -> Batch:
+        identity = one["event"]
+        try:
+            result = self.pipeline(one, Draws(0, 0, event, identity))
+        except HepfeedError as error:
+            error.file = error.file or self.files[int(identity[0, 0])]
+            raise
+        except Exception as error:
+            ((file, row),) = identity.tolist()
+            raise ProcessError(
+                f"transform raised {type(error).__name__}: {error} on event {row} of {self.files[file]!r}",
+                file=self.files[file],
+                event=row,
+            ) from error
+        left: Any = result.get("event", identity)
+        if not len(left):
+            ((file, row),) = identity.tolist()
+            raise ProcessError(
+                f"the transforms take event {row} of {self.files[file]!r} out: read events through a DataLoader, which"
+                " goes on with the next",
+                file=self.files[file],
+                event=row,
+            )
+        return result
+
+    @property
+    def places(self) -> tuple[KeyPlace, ...]:
+        """The keys as they are read."""
+        return place_keys([(key.name, key.dtype, key.shape, key.rows) for key in self.index.keys], 1)[0]
 
     def _read(self, file: NDArray[np.int64], row: NDArray[np.int64]) -> Batch:
         """Read events into arrays of their own."""
@@ -158,13 +186,37 @@ class EventDataset(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
         if fresh:
             reader.add_files(self.catalog, {number: self.index.source_table(number) for number in fresh})
             self._known.update(fresh)
-        arrays: Batch = {key.name: np.empty((len(row), *key.shape), key.dtype) for key in self.index.keys}
+        arrays, addresses = empty_batch(self.places, len(row), self.index.counts(file, row))
         order = np.lexsort((row, file))
-        addresses = {name: row_addresses(array)[order] for name, array in arrays.items()}
+        addresses = {name: address[order] for name, address in addresses.items()}
         _, failed = reader.read_events(self.catalog, file[order], row[order], addresses)
         if failed:
             raise failed[min(failed)]
         return {**arrays, "label": self.index.file_class[file], "event": np.stack([file, row], 1)}
+
+
+def _single(value: Any) -> Any:
+    """Return the one event of an array as torch has it: jagged rows, sparse sites without the event's number."""
+    if isinstance(value, Jagged):
+        return torch.as_tensor(np.ascontiguousarray(value.values))
+    if isinstance(value, Padded):
+        return Padded(torch.as_tensor(value.values[0]), torch.as_tensor(value.mask[0]))
+    if isinstance(value, Sparse | Structured):
+        return value.map(torch.as_tensor)
+    return torch.as_tensor(np.asarray(value)[0])
+
+
+def _pipeline(
+    spec: SampleSpec,
+    transform: Sequence[Transform] | Transform | None,
+    augment: bool,
+    on_nonfinite: Literal["raise", "zero", "drop"] | None,
+) -> Pipeline:
+    first: list[Transform] = []
+    if on_nonfinite is not None:
+        first.append({"finite": {"action": on_nonfinite}})
+    pipeline = Pipeline(first) + spec.steps + Pipeline(transform)
+    return pipeline if augment else pipeline.without_augmentation()
 
 
 def as_spec(spec: SampleSpec | Sequence[Any] | str | os.PathLike[str]) -> SampleSpec:
@@ -174,13 +226,3 @@ def as_spec(spec: SampleSpec | Sequence[Any] | str | os.PathLike[str]) -> Sample
     if isinstance(spec, str | os.PathLike):
         return SampleSpec.load(os.fspath(spec))
     return SampleSpec(spec)
-
-
-def _as_functions(name: str, functions: Sequence[Function] | Function | None) -> tuple[Function, ...]:
-    if functions is None:
-        return ()
-    several = (functions,) if callable(functions) else tuple(functions)
-    for function in several:
-        if not callable(function):
-            raise SpecError(f"{name} must be functions on a batch, not {function!r}")
-    return several

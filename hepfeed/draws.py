@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfeed import _images
+from hepfeed.errors import SpecError
 from hepfeed.order import generator
 
 __all__ = ["Draws"]
@@ -41,6 +43,10 @@ class Draws:
         """Return the numbers of another step."""
         return replace(self, step=step)
 
+    def part(self, number: int) -> Draws:
+        """Return the numbers of part 0, 1, ... of the step, such as its keys; part 0 has those of the step itself."""
+        return replace(self, step=(self.step & 0xFFFFFFFF) | number << 32)
+
     def take(self, events: NDArray[np.int64]) -> Draws:
         """Return the numbers of some of the events."""
         return replace(self, event=self.event[events])
@@ -56,28 +62,56 @@ class Draws:
 
     def raw(self, count: int) -> NDArray[np.uint64]:
         """Return ``(B, count) uint64``."""
-        key, counter = self.counters()
-        made = np.empty((len(self), count), np.uint64)
-        for i, start in enumerate(counter):
-            made[i] = np.random.Philox(key=key, counter=start).random_raw(count)
-        return made
+        return self.raw_jagged(self._offsets(count)).reshape(len(self), count)
 
     def uniform(self, count: int, low: float = 0.0, high: float = 1.0) -> NDArray[np.float64]:
-        """Return ``(B, count)`` in [low, high)."""
-        made: NDArray[np.float64] = low + (high - low) * ((self.raw(count) >> np.uint64(11)) * 2.0**-53)
-        return made
+        """Return ``(B, count)`` in [low, high): ``low + (high - low) u`` with u = the upper 53 bits times 2^-53."""
+        return self.uniform_jagged(self._offsets(count), low, high).reshape(len(self), count)
 
     def normal(self, count: int) -> NDArray[np.float64]:
-        """Return ``(B, count)`` of mean 0 and variance 1, by the Box-Muller transformation (1958)."""
-        u = self.uniform(2 * count)
-        made: NDArray[np.float64] = np.sqrt(-2.0 * np.log1p(-u[:, :count])) * np.cos(2.0 * np.pi * u[:, count:])
-        return made
+        """Return ``(B, count)`` of mean 0 and variance 1, by the Box-Muller transformation (1958).
+
+        Uniform numbers 2j and 2j + 1, u and v, give numbers 2j and 2j + 1: ``sqrt(-2 log(1 - u))`` times
+        ``cos(2 pi v)`` and ``sin(2 pi v)``.  So the first numbers do not depend on how many are drawn.
+        """
+        return self.normal_jagged(self._offsets(count)).reshape(len(self), count)
 
     def integers(self, count: int, low: NDArray[np.int64] | int, high: NDArray[np.int64] | int) -> NDArray[np.int64]:
-        """Return ``(B, count)`` in low .. high - 1; bounds may be ``(B, 1)`` or ``(B, count)``."""
+        """Return ``(B, count)`` in low .. high - 1; bounds may be ``(B, 1)`` or ``(B, count)``.
+
+        Raises:
+            SpecError: A range is empty, or has 2^53 numbers or more.
+        """
         span = np.asarray(high) - np.asarray(low)
+        if span.size and not (span.min() > 0 and span.max() < 2**53):
+            raise SpecError(f"integers are drawn from 1 to 2^53 - 1 numbers, not from {span.min()} to {span.max()}")
         made: NDArray[np.int64] = np.asarray(low) + np.floor(self.uniform(count) * span).astype(np.int64)
         return made
+
+    def raw_jagged(self, offsets: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Return ``(total,) uint64``: the first ``offsets[e + 1] - offsets[e]`` numbers of every event e.
+
+        Args:
+            offsets: ``(B + 1,) int64``, from 0 to the total.
+        """
+        made = np.empty(int(offsets[-1]), np.uint64)
+        _images.raw(*self.counters(), offsets, made)
+        return made
+
+    def uniform_jagged(self, offsets: NDArray[np.int64], low: float = 0.0, high: float = 1.0) -> NDArray[np.float64]:
+        """Return ``(total,)``: numbers of :meth:`uniform`, as many for each event as :meth:`raw_jagged` gives."""
+        made = np.empty(int(offsets[-1]))
+        _images.uniform(*self.counters(), offsets, low, high, made)
+        return made
+
+    def normal_jagged(self, offsets: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return ``(total,)``: numbers of :meth:`normal`, as many for each event as :meth:`raw_jagged` gives."""
+        made = np.empty(int(offsets[-1]))
+        _images.normal(*self.counters(), offsets, made)
+        return made
+
+    def _offsets(self, count: int) -> NDArray[np.int64]:
+        return np.arange(len(self) + 1, dtype=np.int64) * count
 
     def of_batch(self) -> np.random.Generator:
         """Return a generator for what concerns the batch as a whole, such as the partners of a mix-up."""

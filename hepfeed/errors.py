@@ -50,16 +50,24 @@ class HepfeedError(Exception):
         file: Path of the file at fault, or None.
         key: Data set at fault, or None.
         event: Row in ``file`` at fault, or None.
+        file_number: Number of the file in ``batch["event"]``, where what raised knows no path; or None.
     """
 
     def __init__(
-        self, message: str, *, file: str | None = None, key: str | None = None, event: int | None = None
+        self,
+        message: str,
+        *,
+        file: str | None = None,
+        key: str | None = None,
+        event: int | None = None,
+        file_number: int | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.file = file
         self.key = key
         self.event = event
+        self.file_number = file_number
 
     def __str__(self) -> str:
         where = [

@@ -1,12 +1,15 @@
 """Expressions over events, such as ``"Energy > 0.61 and abs(eta) < 2.5"``, evaluated over NumPy columns.
 
+Filters, targets and weights are written in this language.
+
 The language is a white list of Python's expression grammar.  The text is parsed into a syntax tree, the tree
 is checked and turned into nested terms once, and the terms are evaluated over whole columns; no text is run.
 
 ===================  =============================================================================
 what                 how
 ===================  =============================================================================
-keys                 ``Energy``, ``Event.energy`` (the data set ``Event/energy``), ``key("any/path")``
+keys                 ``Energy``, ``Event.energy`` (the data set ``Event/energy``, or the key ``Event.energy``),
+                     ``key("any/path")``
 part of an event     ``target[0, 1]`` is ``target[:, 0, 1]`` of the data set
 conditions           ``== != < <= > >=`` (chained too), ``in [11, -11]``, ``not in``, ``and or not``
 arithmetic           ``+ - * / // % **``, constants: numbers, strings, True, False
@@ -26,16 +29,16 @@ import functools
 import keyword
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hepfeed.errors import FilterError, KeyMissingError, nearest
+from hepfeed.errors import FilterError, KeyMissingError, SpecError, nearest
 
-__all__ = ["Columns", "Expression", "look_up", "spell"]
+__all__ = ["Columns", "Expression", "find_name", "look_up", "spell"]
 
 _LENGTH_LIMIT = 10_000  # characters; keeps Python's own parser inside its stack
 _DEPTH_LIMIT = 100  # nested terms; each takes a few of Python's 1,000 frames
@@ -121,27 +124,28 @@ class _Column:
 
     key: str
     index: tuple[int, ...]
+    noun: str
 
     def __call__(self, columns: Columns) -> NDArray[Any]:
         """Return the values, ``(N,)``, as bool, int64, float32, float64 or text."""
-        column = look_up(self.key, columns)
+        column = look_up(self.key, columns, self.noun)
         entry: tuple[Any, ...] = (slice(None), *self.index)
         try:
             values = column[entry]
         except IndexError:
-            raise FilterError(
-                f"the filter takes entry {list(self.index)} of each event of {self.key!r}, "
+            raise _fault(self.noun)(
+                f"the {self.noun} takes entry {list(self.index)} of each event of {self.key!r}, "
                 f"which has the shape {column.shape} (events first): choose a subscript inside it",
                 key=self.key,
             ) from None
         if math.prod(values.shape[1:]) != 1:
             zeros = ", ".join("0" * (column.ndim - 1))
-            raise FilterError(
-                f"the filter needs one value an event, but {self.key!r} gives the shape {values.shape}: "
+            raise _fault(self.noun)(
+                f"the {self.noun} needs one value an event, but {self.key!r} gives the shape {values.shape}: "
                 f"select one with a subscript such as {spell(self.key)}[{zeros}]",
                 key=self.key,
             )
-        return _widen(values.reshape(len(values)), self.key)
+        return _widen(values.reshape(len(values)), self.key, self.noun)
 
 
 def spell(key: str) -> str:
@@ -151,22 +155,38 @@ def spell(key: str) -> str:
     return ".".join(names) if plain else f"key({key!r})"
 
 
-def look_up(key: str, columns: Columns) -> NDArray[Any]:
+def find_name(key: str, names: Iterable[str]) -> str | None:
+    """Return the one of ``names`` that ``key`` of an expression means, where ``jets/pt`` may be named ``jets.pt``."""
+    pool = list(names)
+    return key if key in pool else next((name for name in pool if name.replace(".", "/") == key), None)
+
+
+def look_up(key: str, columns: Columns, noun: str = "filter") -> NDArray[Any]:
     """Return the column ``key``, ``(N, ...)`` with its events on the first axis.
+
+    Args:
+        key: As in an expression.
+        columns: See :data:`Columns`.
+        noun: What needs it, for errors.
 
     Raises:
         KeyMissingError: There is no such column.
-        FilterError: It is a scalar.
+        FilterError: It is a scalar; a SpecError where it is no filter that needs it.
     """
-    if key not in columns:
-        raise KeyMissingError(f"the filter needs the key {key!r}; {nearest(key, columns)}", key=key)
-    column = np.asarray(columns[key])
+    name = find_name(key, columns)
+    if name is None:
+        raise KeyMissingError(f"the {noun} needs the key {key!r}; {nearest(key, columns)}", key=key)
+    column = np.asarray(columns[name])
     if column.ndim == 0:
-        raise FilterError(f"the filter needs events on the first axis of {key!r}, which is a scalar", key=key)
+        raise _fault(noun)(f"the {noun} needs events on the first axis of {key!r}, which is a scalar", key=key)
     return column
 
 
-def _widen(values: NDArray[Any], key: str) -> NDArray[Any]:
+def _fault(noun: str) -> type[SpecError]:
+    return FilterError if noun == "filter" else SpecError
+
+
+def _widen(values: NDArray[Any], key: str, noun: str) -> NDArray[Any]:
     """Convert ``(N,)`` values to one of few types, so that small integers and float16 do not overflow."""
     kind = values.dtype.kind
     if kind in "bU" or (kind == "f" and values.dtype.itemsize >= 4):
@@ -180,8 +200,8 @@ def _widen(values: NDArray[Any], key: str) -> NDArray[Any]:
         return np.char.decode(values, "utf-8", "replace").astype(str)  # of no values NumPy 1 makes floats
     if kind in "OT" and all(isinstance(value, (str, bytes)) for value in values):
         return np.array([v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values], dtype=str)
-    raise FilterError(
-        f"the filter can use booleans, integers, floats and strings, but {key!r} has the type {values.dtype}",
+    raise _fault(noun)(
+        f"the {noun} can use booleans, integers, floats and strings, but {key!r} has the type {values.dtype}",
         key=key,
     )
 
@@ -194,17 +214,18 @@ class _Builder(ast.NodeVisitor):
         nan_tested: Keys that stand inside ``isfinite`` or ``isnan``.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, noun: str) -> None:
         self.text = text
+        self.noun = noun
         self.columns: list[_Column] = []
         self.nan_tested: set[str] = set()
         self._depth = 0
 
-    def error(self, node: ast.AST, what: str) -> FilterError:
+    def error(self, node: ast.AST, what: str) -> SpecError:
         place = f"column {getattr(node, 'col_offset', 0) + 1}"
         if "\n" in self.text:
             place = f"line {getattr(node, 'lineno', 1)}, {place}"
-        return FilterError(f"filter {self.text!r}, {place}: {what}")
+        return _fault(self.noun)(f"{self.noun} {self.text!r}, {place}: {what}")
 
     def visit(self, node: ast.AST) -> _Term:
         """Build the term of ``node``; one that reads no column is evaluated at once."""
@@ -219,11 +240,11 @@ class _Builder(ast.NodeVisitor):
     def generic_visit(self, node: ast.AST) -> _Term:
         raise self._unknown(node, node)
 
-    def _unknown(self, place: ast.AST, construct: ast.AST) -> FilterError:
+    def _unknown(self, place: ast.AST, construct: ast.AST) -> SpecError:
         bitwise = isinstance(construct, (ast.BitAnd, ast.BitOr, ast.Invert))
         hint = " (for conditions write and, or, not)" if bitwise else ""
         name = type(construct).__name__
-        return self.error(place, f"{name} is not part of the filter language{hint}; {_ALLOWED}")
+        return self.error(place, f"{name} is not part of the {self.noun} language{hint}; {_ALLOWED}")
 
     def _constant(self, node: ast.AST, term: _Term) -> _Constant:
         try:
@@ -279,7 +300,7 @@ class _Builder(ast.NodeVisitor):
     def _column(self, node: ast.AST, path: str | None, index: tuple[int, ...] = ()) -> _Term:
         if path is None:
             raise self.error(node, "only a key can stand before '.' and '[...]', e.g. Event.energy or target[0, 1]")
-        self.columns.append(_Column(path, index))
+        self.columns.append(_Column(path, index, self.noun))
         return self.columns[-1]
 
     def visit_Name(self, node: ast.Name) -> _Term:
@@ -400,10 +421,11 @@ class _Builder(ast.NodeVisitor):
 
 
 class Expression:
-    """A parsed condition on events.
+    """A parsed expression on events.
 
     Args:
         text: In the language of this module.
+        noun: What it is, for errors.
 
     Attributes:
         text: As written.
@@ -411,29 +433,37 @@ class Expression:
         keys: Data sets that it reads.
 
     Raises:
-        FilterError: The text is not in the language, too long or nested too deep, or names no key.
+        FilterError: The text is not in the language, too long or nested too deep, or names no key; a SpecError
+            where ``noun`` is not ``"filter"``.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, noun: str = "filter") -> None:
         self.text = text.strip()
+        self.noun = noun
+        fault = _fault(noun)
         if len(self.text) > _LENGTH_LIMIT:
-            raise FilterError(f"a filter can have {_LENGTH_LIMIT:,} characters, and {len(self.text):,} came")
-        self._builder = _Builder(self.text)
+            raise fault(f"a {noun} can have {_LENGTH_LIMIT:,} characters, and {len(self.text):,} came")
+        self._builder = _Builder(self.text, noun)
         try:
             self._tree = ast.parse(self.text, mode="eval").body
             self._term = self._builder.visit(self._tree)
             self.canonical = ast.unparse(self._tree)
-        except FilterError:
+        except SpecError:
             raise
         except SyntaxError as error:
-            raise FilterError(f"filter {self.text!r}, column {error.offset or 1}: {error.msg}; {_ALLOWED}") from None
+            raise fault(f"{noun} {self.text!r}, column {error.offset or 1}: {error.msg}; {_ALLOWED}") from None
         except (MemoryError, RecursionError):
-            raise FilterError(f"filter {self.text[:60]!r}... is nested too deep: simplify it") from None
+            raise fault(f"{noun} {self.text[:60]!r}... is nested too deep: simplify it") from None
         except ValueError as error:  # a null character
-            raise FilterError(f"filter {self.text!r} can't be parsed: {error}") from None
+            raise fault(f"{noun} {self.text!r} can't be parsed: {error}") from None
         if not self._builder.columns:
-            raise FilterError(f"filter {self.text!r} names no key, so it is the same for every event: remove it")
+            raise fault(f"{noun} {self.text!r} names no key, so it is the same for every event: remove it")
         self.keys = frozenset(column.key for column in self._builder.columns)
+
+    @property
+    def is_key(self) -> bool:
+        """Whether it is one key, or one entry of it, and nothing is done with that."""
+        return isinstance(self._term, _Column)
 
     def __call__(self, columns: Columns) -> NDArray[np.bool_]:
         """Return on which events the condition holds, ``(N,) bool``.
@@ -444,6 +474,16 @@ class Expression:
         """
         with np.errstate(all="ignore"):
             return cast(NDArray[np.bool_], self._builder.condition(self._tree, self._term(columns)))
+
+    def value(self, columns: Columns) -> NDArray[Any]:
+        """Return the value of each event, ``(N,)``: bool, int64, float32, float64 or text.
+
+        Raises:
+            SpecError: A column has no single value an event, or a value is of the wrong kind.
+            KeyMissingError: A column is missing.
+        """
+        with np.errstate(all="ignore"):
+            return np.asarray(self._term(columns))
 
     def nans(self, columns: Columns) -> dict[str, NDArray[np.bool_]]:
         """Return, for each key with a NaN that the expression does not test for, where it is: ``(N,)``."""

@@ -14,9 +14,20 @@ from numpy.typing import NDArray
 from hepfeed.errors import FilterError, HepfeedError, ProcessError
 from hepfeed.expression import Columns, Expression, look_up, spell
 
-__all__ = ["Filter"]
+__all__ = ["Filter", "code_of"]
 
 _FilterFunction: TypeAlias = Callable[[dict[str, NDArray[Any]]], NDArray[np.bool_]]
+
+
+def code_of(function: Callable[..., Any]) -> bytes:
+    """Return bytes that change with a function: its pickle, and its source where Python can find it."""
+    import cloudpickle
+
+    try:
+        source = inspect.getsource(function)
+    except (OSError, TypeError):
+        source = ""
+    return cast(bytes, cloudpickle.dumps(function)) + source.encode()
 
 
 @dataclass(frozen=True)
@@ -41,16 +52,6 @@ class _Function:
             came = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
             raise FilterError(f"the filter function {self.name} must return a bool array of ({count},), not {came}")
         return mask
-
-    def code(self) -> bytes:
-        """Return bytes that change with the function: its pickle, and its source where Python can find it."""
-        import cloudpickle
-
-        try:
-            source = inspect.getsource(self.call)
-        except (OSError, TypeError):
-            source = ""
-        return cast(bytes, cloudpickle.dumps(self.call)) + source.encode()
 
 
 class Filter:
@@ -185,7 +186,7 @@ class Filter:
         digest = xxhash.xxh3_128((self._expression.canonical if self._expression else "").encode())
         for function in self._functions:
             digest.update(repr(sorted(function.keys)).encode())
-            digest.update(function.code())
+            digest.update(code_of(function.call))
         return digest.hexdigest()
 
     def __eq__(self, other: object) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -18,8 +19,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfeed.columns import Column, Extents
 from hepfeed.errors import (
     CodecMissingError,
+    CorruptDataError,
     FileFormatError,
     KeyMissingError,
     SourceError,
@@ -27,7 +30,18 @@ from hepfeed.errors import (
     nearest,
 )
 
-__all__ = ["ChunkTable", "DatasetInfo", "FileInfo", "describe", "keys_of", "open_file", "read_rows"]
+__all__ = [
+    "ChunkTable",
+    "DatasetInfo",
+    "FileInfo",
+    "KeyTable",
+    "SourceTable",
+    "describe",
+    "describe_columns",
+    "keys_of",
+    "open_file",
+    "read_rows",
+]
 
 Storage = Literal["contiguous", "chunked", "library"]
 
@@ -100,12 +114,12 @@ class ChunkTable:
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """One data set of one file; its first axis counts events.
+    """One data set of one file; its first axis counts events, or the rows of events.
 
     Attributes:
         key: Path within the file.
-        shape: ``(events, *shape of an event)``.
-        dtype: NumPy code with byte order, as stored.
+        shape: ``(rows, *shape of a row)``.
+        dtype: NumPy code with byte order, as stored; of compound types see :func:`type_text`.
         storage: How it is read; ``"library"`` means through h5py, slower.
         reason: Why it is read through h5py; empty otherwise.
         offset: First byte of contiguous data in the file, -1 where nothing was written yet.
@@ -128,22 +142,27 @@ class DatasetInfo:
 
     @property
     def events(self) -> int:
-        """Number of events."""
+        """Number of rows."""
         return self.shape[0]
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """Shape of one event."""
+        """Shape of one row."""
         return self.shape[1:]
 
     @property
+    def item(self) -> np.dtype[Any]:
+        """Type of the items."""
+        return type_of(self.dtype)
+
+    @property
     def event_bytes(self) -> int:
-        """Bytes of one event as stored in memory."""
-        return int(np.prod(self.shape[1:], dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        """Bytes of one row as stored in memory."""
+        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.item.itemsize
 
     @property
     def chunk_events(self) -> int:
-        """Events that share a chunk; 1 where each event can be read alone."""
+        """Rows that share a chunk; 1 where each row can be read alone."""
         if self.storage == "contiguous" or not self.chunk:
             return 1
         whole_rows = self.chunk[1:] == self.shape[1:]
@@ -167,6 +186,10 @@ class FileInfo:
         datasets: By path within the file.
         absent: Keys that were asked for and are not in the file.
         tables: Chunk tables of the chunked ones; may be empty where they are loaded later.
+        events: Number of events.
+        columns: Key -> how it is read, for those that are in the file.
+        extents: By the names that columns have in ``rows``.
+        layout: What was recognised; empty for dense rows.
     """
 
     path: str
@@ -175,6 +198,32 @@ class FileInfo:
     datasets: dict[str, DatasetInfo]
     absent: frozenset[str] = frozenset()
     tables: dict[str, ChunkTable] = field(default_factory=dict, compare=False)
+    events: int = 0
+    columns: dict[str, Column] = field(default_factory=dict)
+    extents: dict[str, Extents] = field(default_factory=dict, compare=False)
+    layout: str = ""
+
+
+@dataclass(frozen=True)
+class KeyTable:
+    """A key of a file as a reader needs it.
+
+    Attributes:
+        column: Which part of which rows.
+        info: The data set.
+        chunks: Its chunks.
+        dtype: To deliver.
+    """
+
+    column: Column
+    info: DatasetInfo
+    chunks: ChunkTable
+    dtype: str
+
+    @property
+    def direct(self) -> bool:
+        """Whether its rows go from the file's bytes to their places without a step between."""
+        return self.column.plain and self.info.storage != "library"
 
 
 @dataclass(frozen=True)
@@ -185,13 +234,15 @@ class SourceTable:
         path: Absolute path.
         size: Bytes when it was indexed.
         mtime_ns: Time of its last change then.
-        datasets: Name in the batch -> (data set, its chunks, dtype to deliver).
+        keys: By name in the batch.
+        extents: By the names that columns have in ``rows``.
     """
 
     path: str
     size: int
     mtime_ns: int
-    datasets: dict[str, tuple[DatasetInfo, ChunkTable, str]]
+    keys: dict[str, KeyTable]
+    extents: dict[str, Extents] = field(default_factory=dict)
 
 
 def stat(path: str) -> os.stat_result:
@@ -285,7 +336,7 @@ def keys_of(file: h5py.File) -> list[str]:
 
 
 def describe(path: str, keys: Iterable[str], optional: bool = False) -> FileInfo:
-    """Read what the file says of some of its data sets.
+    """Read what the file says of some of its data sets of numbers, each of whose rows is an event.
 
     Args:
         path: HDF5 file.
@@ -299,62 +350,147 @@ def describe(path: str, keys: Iterable[str], optional: bool = False) -> FileInfo
         SourceError: The file can't be read.
     """
     status = stat(path)
-    datasets: dict[str, DatasetInfo] = {}
-    tables: dict[str, ChunkTable] = {}
-    absent: set[str] = set()
     with open_file(path) as file:
+        present = []
         for key in keys:
             node = file.get(key)
-            if not isinstance(node, h5py.Dataset):
-                if optional:
-                    absent.add(key)
-                    continue
+            if isinstance(node, h5py.Dataset):
+                present.append(key)
+            elif not optional:
                 what = "is a group" if isinstance(node, h5py.Group) else "does not exist"
                 raise KeyMissingError(
                     f"key {key!r} {what} in {path!r}: {nearest(key, keys_of(file))}", file=path, key=key
                 )
-            try:
-                datasets[key], tables[key] = _describe(path, key, node, file.userblock_size)
-            except (OSError, RuntimeError) as error:
-                if isinstance(error, SourceError):
-                    raise
-                raise FileFormatError(
-                    f"HDF5 can't read key {key!r} of {path!r}: {error}", file=path, key=key
-                ) from error
-    path = os.path.abspath(path)
-    return FileInfo(path, status.st_size, status.st_mtime_ns, datasets, frozenset(absent), tables)
+        columns = {key: Column(key) for key in present}
+        datasets, tables = describe_columns(file, path, columns)
+    return FileInfo(
+        os.path.abspath(path),
+        status.st_size,
+        status.st_mtime_ns,
+        datasets,
+        frozenset(keys) - frozenset(present),
+        tables,
+        max((info.events for info in datasets.values()), default=0),
+        columns,
+    )
 
 
-def _describe(path: str, key: str, node: h5py.Dataset, user_block: int) -> tuple[DatasetInfo, ChunkTable]:
-    dtype: np.dtype[Any] = node.dtype
+def describe_columns(
+    file: h5py.File, path: str, columns: Mapping[str, Column]
+) -> tuple[dict[str, DatasetInfo], dict[str, ChunkTable]]:
+    """Describe the data sets of columns, by path of the data set, with their chunk tables.
+
+    Raises:
+        SpecError: A column has no row axis, or items that are not numbers.
+        CodecMissingError: A filter plug-in is missing.
+        FileFormatError: HDF5 can't read it.
+    """
+    datasets: dict[str, DatasetInfo] = {}
+    tables: dict[str, ChunkTable] = {}
+    for key, column in columns.items():
+        name = column.dataset
+        try:
+            if name not in datasets:
+                _need_rows(path, key, file[name])
+                datasets[name], tables[name] = _describe(path, name, file[name], file.userblock_size)
+            _need_numbers(path, key, column, datasets[name], file[name])
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, SourceError):
+                raise
+            raise FileFormatError(f"HDF5 can't read key {key!r} of {path!r}: {error}", file=path, key=key) from error
+    return datasets, tables
+
+
+def _need_rows(path: str, key: str, node: h5py.Dataset) -> None:
     if node.shape is None or node.ndim == 0:
         raise SpecError(
             f"key {key!r} of {path!r} is a single value without an event axis: name a data set of shape (events, ...)",
             file=path,
             key=key,
         )
-    if dtype.kind not in "biufc" or dtype.itemsize > 16 or dtype.subdtype is not None:
-        what = f"fields {', '.join(dtype.names)}" if dtype.names else f"dtype {_kind_of(dtype)}"
-        raise SpecError(
-            f"key {key!r} of {path!r} has {what}, but events are fed as numbers (float, integer, bool): "
-            "name a numeric data set",
-            file=path,
-            key=key,
+
+
+def _need_numbers(path: str, key: str, column: Column, info: DatasetInfo, node: h5py.Dataset) -> None:
+    """Check that what is delivered are numbers.
+
+    Raises:
+        SpecError: They are not.
+    """
+    dtype, _ = column.form(info.item, info.event_shape)
+    jagged = h5py.check_vlen_dtype(node.dtype) is not None and not column.variable
+    if dtype.kind in "biufc" and dtype.itemsize <= 16 and dtype.subdtype is None and not jagged:
+        return
+    remedy = "name a numeric data set"
+    if dtype.names:
+        first, *_ = dtype.names
+        remedy = (
+            f"name a field, as {key + '.' + first!r}, or several, as {key + '[' + ', '.join(dtype.names[:2]) + ']'!r}"
         )
+    what = f"fields {', '.join(dtype.names)}" if dtype.names else f"dtype {_kind_of(node.dtype)}"
+    raise SpecError(
+        f"key {key!r} of {path!r} has {what}, but events are fed as numbers (float, integer, bool): {remedy}",
+        file=path,
+        key=key,
+    )
+
+
+def type_text(dtype: np.dtype[Any]) -> str:
+    """Write a type as text that :func:`type_of` reads: NumPy's code, or JSON for compound and array types."""
+    return dtype.str if dtype.names is None and dtype.subdtype is None else json.dumps(_type_tree(dtype))
+
+
+def _type_tree(dtype: np.dtype[Any]) -> Any:
+    if dtype.subdtype is not None:
+        return {"base": _type_tree(dtype.subdtype[0]), "shape": list(dtype.shape)}
+    if dtype.names is None:
+        return "|V" + str(dtype.itemsize) if dtype.hasobject else dtype.str
+    fields = [dtype.fields[name] for name in dtype.names]  # type: ignore[index]
+    return {
+        "names": list(dtype.names),
+        "formats": [_type_tree(part[0]) for part in fields],
+        "offsets": [part[1] for part in fields],
+        "itemsize": dtype.itemsize,
+    }
+
+
+def type_of(text: str) -> np.dtype[Any]:
+    """Return the type that :func:`type_text` wrote."""
+    return _type_from(json.loads(text)) if text.startswith("{") else np.dtype(text)
+
+
+def _type_from(tree: Any) -> np.dtype[Any]:
+    if isinstance(tree, str):
+        return np.dtype(tree)
+    if "base" in tree:
+        return np.dtype((_type_from(tree["base"]), tuple(tree["shape"])))
+    fields: Any = {**tree, "formats": [_type_from(part) for part in tree["formats"]]}
+    dtype: np.dtype[Any] = np.dtype(fields)
+    return dtype
+
+
+def _describe(path: str, key: str, node: h5py.Dataset, user_block: int) -> tuple[DatasetInfo, ChunkTable]:
+    dtype: np.dtype[Any] = node.dtype
+    variable = h5py.check_vlen_dtype(dtype)
+    if variable is not None and not h5py.check_string_dtype(dtype):
+        dtype = np.dtype(variable)
     plist = node.id.get_create_plist()
     filters = tuple(plist.get_filter(i)[0] for i in range(plist.get_nfilters()))
     need_codecs(path, key, node)
     info = DatasetInfo(
         key=key,
         shape=tuple(int(n) for n in node.shape),
-        dtype=dtype.str,
+        dtype=type_text(dtype),
         storage="library",
         filters=filters,
         chunk=tuple(int(n) for n in node.chunks or ()),
-        fill=np.asarray(node.fillvalue, dtype).tobytes(),
+        fill=b"" if node.dtype.hasobject else np.asarray(node.fillvalue, dtype).tobytes(),
         stored_bytes=int(node.id.get_storage_size()),
     )
     layout = plist.get_layout()
+    if node.dtype.hasobject:
+        return replace(info, reason="variable length" if variable is not None else "references or text"), _NO_TABLE
+    if node.id.get_type().get_size() != dtype.itemsize:
+        return replace(info, reason="a type that HDF5 converts"), _NO_TABLE
     if dtype.kind == "c" and not dtype.isnative:
         return replace(info, reason="complex numbers of the other byte order"), _NO_TABLE
     if dtype.kind == "f" and dtype.itemsize not in (2, 4, 8):
@@ -481,20 +617,26 @@ def _chunk_shift(
     return shifts[0] if shifts else None
 
 
-def read_rows(path: str, key: str, rows: NDArray[np.int64]) -> NDArray[Any]:
-    """Read events through h5py: for data sets whose storage is ``"library"``.
+def read_rows(
+    path: str, key: str, rows: NDArray[np.int64], fields: tuple[str, ...] = ()
+) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
+    """Read rows through h5py: for data sets whose storage is ``"library"``.
 
     Args:
         path: HDF5 file.
         key: Data set.
-        rows: ``(n,)`` sorted events; repeats are allowed.
+        rows: ``(n,)`` sorted rows; repeats are allowed.
+        fields: Of a compound type: which ones to read.
 
     Returns:
-        ``(n, ...)`` array in the stored dtype.
+        ``(n, ...)`` array in the stored dtype, and None.  Of items of variable length: those of all rows one after
+        another, and the number of each row ``(n,)``; of rows of several such items, which must be of one length, they
+        are ``(total, items of a row)``.
 
     Raises:
         KeyMissingError: The data set is gone.
         CodecMissingError: A filter plug-in is missing.
+        CorruptDataError: Items of variable length that belong together differ in length.
     """
     unique, inverse = np.unique(rows, return_inverse=True)
     with open_file(path) as file:
@@ -502,7 +644,35 @@ def read_rows(path: str, key: str, rows: NDArray[np.int64]) -> NDArray[Any]:
             raise KeyMissingError(f"key {key!r} is gone from {path!r}", file=path, key=key)
         node = file[key]
         need_codecs(path, key, node)
+        variable = h5py.check_vlen_dtype(node.dtype)
         # Rows between two that share a chunk are decoded anyway: take the whole run, and leave them out afterwards.
         cuts = np.flatnonzero(np.diff(unique) > (node.chunks[0] if node.chunks else 1)) + 1
-        parts = [node[int(run[0]) : int(run[-1]) + 1][run - run[0]] for run in np.split(unique, cuts)]
-    return np.concatenate(parts)[inverse]
+        view = node.fields(list(fields)) if fields else node
+        parts = [view[int(run[0]) : int(run[-1]) + 1][run - run[0]] for run in np.split(unique, cuts) if len(run)]
+        empty = np.empty((0, *node.shape[1:]), node.dtype)
+    values = (np.concatenate(parts) if parts else empty)[inverse]
+    return (values, None) if variable is None else _flat(path, key, values, rows, np.dtype(variable))
+
+
+def _flat(
+    path: str, key: str, values: NDArray[Any], rows: NDArray[np.int64], dtype: np.dtype[Any]
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Join items of variable length."""
+    width = values.shape[1:]
+    if not width:
+        counts = np.array([len(value) for value in values], np.int64)
+        return np.concatenate([np.empty(0, dtype), *values]).astype(dtype, copy=False), counts
+    columns = values.reshape(len(values), -1)
+    lengths = np.array([[len(value) for value in row] for row in columns], np.int64).reshape(columns.shape)
+    uneven = np.flatnonzero((lengths != lengths[:, :1]).any(1))
+    if uneven.size:
+        event = int(rows[uneven[0]])
+        raise CorruptDataError(
+            f"event {event} of key {key!r} in {path!r} has arrays of {lengths[uneven[0]].tolist()} items, which must be"
+            " of one length",
+            file=path,
+            key=key,
+            event=event,
+        )
+    joined = [np.concatenate([np.empty(0, dtype), *column]) for column in columns.T]
+    return np.stack(joined, axis=-1).reshape(-1, *width), lengths[:, 0]

@@ -3,40 +3,53 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hepfeed import hdf5, selection
+from hepfeed.columns import Column, Extents
 from hepfeed.errors import HepfeedError, KeyMissingError, SpecError, nearest
-from hepfeed.hdf5 import ChunkTable, DatasetInfo, FileInfo, SourceTable
+from hepfeed.expression import find_name
+from hepfeed.hdf5 import ChunkTable, DatasetInfo, FileInfo, KeyTable, SourceTable
 from hepfeed.progress import Progress
 from hepfeed.spec import Sample, SampleSpec
 from hepfeed.splits import Splits
-from hepfeed.store import IndexStore, describe_files, load_tables
+from hepfeed.store import IndexStore, Wanted, describe_files, load_tables
+from hepfeed.weights import event_weights, weight_keys
 
 __all__ = ["EventIndex", "Group", "KeyInfo", "OnError", "Source"]
 
 OnError = Literal["raise", "skip"]
 _LIBRARY_BLOCK = 64  # events that h5py reads together where a data set has no chunks of its own
+_BLOCK_CHUNKS = 4  # of jagged events: a block takes so many chunks, so that a quarter more is decoded than needed
 _logger = logging.getLogger("hepfeed")
 
 
 @dataclass(frozen=True)
 class KeyInfo:
-    """A key as it is delivered: dtype in the machine's byte order, and the shape of one event."""
+    """A key as it is delivered.
+
+    Attributes:
+        name: In the batch.
+        dtype: In the machine's byte order.
+        shape: Of one event; of jagged keys, of one row.
+        rows: Empty for dense keys; jagged keys of the same name here have the same number of rows in each event.
+    """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    rows: str = ""
 
     @property
-    def event_bytes(self) -> int:
-        """Bytes of one delivered event."""
+    def row_bytes(self) -> int:
+        """Bytes of one delivered event; of jagged keys, of one row."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
 
@@ -46,7 +59,7 @@ class Source:
 
     Attributes:
         info: The file.
-        keys: Batch name -> path of the data set in this file.
+        keys: Batch name -> key in this file.
         events: Events in the file, before filter and split.
         block: Events that are cheapest to read together, because they share chunks.
     """
@@ -61,9 +74,23 @@ class Source:
         """Absolute path."""
         return self.info.path
 
+    def column(self, name: str) -> Column:
+        """Return how a batch name is read."""
+        return self.info.columns[self.keys[name]]
+
     def dataset(self, name: str) -> DatasetInfo:
         """Return the data set that a batch name stands for."""
-        return self.info.datasets[self.keys[name]]
+        return self.info.datasets[self.column(name).dataset]
+
+    def extents(self, name: str) -> Extents | None:
+        """Return which rows make each event; None where each row is one."""
+        rows = self.column(name).rows
+        return self.info.extents[rows] if rows else None
+
+    def form(self, name: str) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
+        """Return dtype and shape as stored, of an event or of a row of it, and whether the key is jagged."""
+        dataset, column = self.dataset(name), self.column(name)
+        return *column.form(dataset.item, dataset.event_shape), column.jagged
 
 
 @dataclass(frozen=True)
@@ -110,6 +137,7 @@ class EventIndex:
         file_start: ``(n_files + 1,) int64``: file i has events ``file_start[i]:file_start[i + 1]``.
         file_class: ``(n_files,) int64`` class index of the events of each file.
         groups: Runs of events that are drawn with one rate.
+        weights: ``(n_events,) float32``, where the specification has weights.
         skipped: Errors that ``on_error="skip"`` passed over.
 
     Raises:
@@ -149,6 +177,9 @@ class EventIndex:
             [spec.classes[sample.label] for sample in spec.samples], [len(sources) for sources in chosen]
         ).astype(np.int64)
         self.groups = self._group(chosen, split)
+        self._first = np.cumsum([0, *(source.events for source in self.sources)])[:-1]
+        self._counts = {key.rows: self._count_rows(key.name) for key in self.keys if key.rows == key.name}
+        self.weights = self._weigh() if spec.weights is not None else None
         self._warn_skipped()
 
     def __len__(self) -> int:
@@ -164,12 +195,48 @@ class EventIndex:
 
     @property
     def event_bytes(self) -> int:
-        """Bytes of one delivered event, all keys together."""
-        return sum(key.event_bytes for key in self.keys)
+        """Bytes of one delivered event, all keys together; of jagged keys, on the average."""
+        total = 0.0
+        for key in self.keys:
+            total += key.row_bytes * (float(self._counts[key.rows].mean()) if key.rows else 1.0)
+        return int(total)
 
     def file_of(self, events: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the file of each event."""
         return np.searchsorted(self.file_start, events, side="right") - 1
+
+    def position(self, file: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the place in the index of events that are in it."""
+        place = np.empty(len(row), np.int64)
+        for number in np.unique(file).tolist():
+            low, high = int(self.file_start[number]), int(self.file_start[number + 1])
+            here = file == number
+            place[here] = low + np.searchsorted(self.rows[low:high], row[here])
+        return place
+
+    def counts(self, file: NDArray[np.int64], row: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+        """Return the number of rows of events, ``(n,)`` for each :attr:`KeyInfo.rows` of the jagged keys."""
+        if not self._counts:
+            return {}
+        event = self._first[file] + row
+        return {name: counts[event].astype(np.int64) for name, counts in self._counts.items()}
+
+    @property
+    def jagged(self) -> bool:
+        """Whether events differ in size."""
+        return bool(self._counts)
+
+    def lengths(self, events: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the number of points of events: rows of the longest jagged key.
+
+        Args:
+            events: ``(n,)`` places in the index.
+        """
+        counts = self.counts(self.file_of(events), self.rows[events])
+        if not counts:
+            raise SpecError("no key is jagged, so that all events have the same length: leave out length-aware options")
+        longest: NDArray[np.int64] = np.maximum.reduce(list(counts.values()))
+        return longest
 
     def tables(self, file: int) -> dict[str, ChunkTable]:
         """Return the chunk tables of a file, by path of the data set."""
@@ -178,20 +245,25 @@ class EventIndex:
     def source_table(self, file: int) -> SourceTable:
         """Return what a reader must know of a file."""
         source, tables = self.sources[file], self.tables(file)
-        datasets = {}
+        keys = {}
         for key in self.keys:
             dataset = source.dataset(key.name)
-            datasets[key.name] = (dataset, tables.get(dataset.key, ChunkTable.empty()), key.dtype.str)
-        return SourceTable(source.path, source.info.size, source.info.mtime_ns, datasets)
+            chunks = tables.get(dataset.key, ChunkTable.empty())
+            keys[key.name] = KeyTable(source.column(key.name), dataset, chunks, key.dtype.str)
+        used = {table.column.rows for table in keys.values()}
+        extents = {name: extents for name, extents in source.info.extents.items() if name in used}
+        return SourceTable(source.path, source.info.size, source.info.mtime_ns, keys, extents)
 
     # ---- the steps of the constructor ---------------------------------------------------------------------------
 
     def _open(self, splits: Splits | None) -> list[list[Source]]:
         """Describe all files, and resolve aliases; one list of sources for each sample."""
-        wanted: list[tuple[str, list[str]]] = []
+        wanted: list[Wanted] = []
         for sample in self.spec.samples:
-            candidates = [key for alternatives in sample.keys.values() for key in alternatives]
-            wanted += [(path, candidates) for path in sample.files]
+            keys = tuple(dict.fromkeys(key for alternatives in sample.keys.values() for key in alternatives))
+            named = self._columns_for_filters(sample, splits)
+            also = tuple(sorted(key for name in named for key in _spellings(sample, name) if key not in keys))
+            wanted += [Wanted(path, keys, also, sample.layout) for path in sample.files]
         known, errors = describe_files(
             wanted, store=self.store, workers=self._workers, on_error=self._on_error, progress=self._progress
         )
@@ -200,6 +272,14 @@ class EventIndex:
             [source for path in sample.files if path in known for source in self._sources(sample, known[path])]
             for sample in self.spec.samples
         ]
+
+    def _columns_for_filters(self, sample: Sample, splits: Splits | None) -> set[str]:
+        """Names of what is looked at to choose and to weigh events."""
+        condition = self.spec.event_filter(sample)
+        names = set(condition.keys) if condition else set()
+        if splits is not None and splits.key:
+            names.add(splits.key)
+        return names.union(weight_keys(self.spec.weights) if self.spec.weights is not None else ())
 
     def _sources(self, sample: Sample, info: FileInfo) -> list[Source]:
         try:
@@ -221,7 +301,8 @@ class EventIndex:
             for source in sources:
                 try:
                     for name in self.spec.names:
-                        _same_form(name, source, first.dataset(name), first.path, self.spec.dtypes.get(name))
+                        _same_form(name, source, first, self.spec.dtypes.get(name))
+                    _same_rows(source, first)
                 except SpecError as error:
                     if self._on_error == "raise":
                         raise
@@ -232,18 +313,37 @@ class EventIndex:
 
     def _common_keys(self) -> tuple[KeyInfo, ...]:
         keys = []
+        first_of: dict[str, str] = {}
         for name in self.spec.names:
-            first = self.sources[0].dataset(name)
+            stored, shape, jagged = self.sources[0].form(name)
             wanted = self.spec.dtypes.get(name)
-            stored = np.dtype(first.dtype).newbyteorder("=")
             dtype = np.dtype(wanted) if wanted else stored
             if not np.can_cast(stored, dtype, "same_kind"):
                 raise SpecError(
                     f"dtypes asks for key {name!r} as {dtype}, but it is stored as {stored}, which does not convert",
                     key=name,
                 )
-            keys.append(KeyInfo(name, dtype, first.event_shape))
+            rows = first_of.setdefault(self.sources[0].column(name).rows, name) if jagged else ""
+            keys.append(KeyInfo(name, dtype, shape, rows))
         return tuple(keys)
+
+    def _count_rows(self, name: str) -> NDArray[Any]:
+        """Rows of a jagged key in all events of all files; as small integers, for there may be many events."""
+        counts = np.concatenate([extents.count for s in self.sources if (extents := s.extents(name)) is not None])
+        return counts.astype(np.min_scalar_type(int(counts.max(initial=0))))
+
+    def _weigh(self) -> NDArray[np.float32]:
+        """Compute the weights of the selected events."""
+        rule = self.spec.weights
+        assert rule is not None
+        columns: dict[str, list[NDArray[Any]]] = {name: [] for name in weight_keys(rule)}
+        for number, source in enumerate(self.sources):
+            rows = self.rows[self.file_start[number] : self.file_start[number + 1]]
+            for name, parts in columns.items():
+                parts.append(selection.read_column(source.info, _meant(source, name), single=False)[rows])
+        label = self.file_class[self.file_of(np.arange(len(self)))]
+        joined = {name: np.concatenate(parts) for name, parts in columns.items()}
+        return event_weights(rule, joined, label, self.spec.classes)
 
     def _select(self, chosen: list[list[Source]]) -> dict[str, NDArray[np.int64]]:
         """Apply the filters; the rows of each file by path."""
@@ -256,8 +356,7 @@ class EventIndex:
             files = [
                 (
                     source.info,
-                    {name: _filter_key(sample, source, name) for name in sorted(condition.keys)},
-                    source.events,
+                    {name: _meant(source, name) for name in sorted(condition.keys)},
                 )
                 for source in sources
             ]
@@ -278,7 +377,7 @@ class EventIndex:
         """Divide all events of each file, and keep those of this part that the filter kept."""
         result = {}
         for source in self.sources:
-            values = selection.read_column(source.path, splits.key, source.events) if splits.key else None
+            values = selection.read_column(source.info, _meant(source, splits.key)) if splits.key else None
             part = splits.rows(split, source.path, source.events, values)
             result[source.path] = np.intersect1d(rows[source.path], part, assume_unique=True)
         return result
@@ -323,7 +422,7 @@ def _resolve(sample: Sample, info: FileInfo) -> Source:
     """Choose the data set of each key, and check that they count the same events."""
     keys = {}
     for name, candidates in sample.keys.items():
-        key = next((key for key in candidates if key in info.datasets), None)
+        key = next((key for key in candidates if key in info.columns), None)
         if key is None:
             with hdf5.open_file(info.path) as file:
                 existing = hdf5.keys_of(file)
@@ -334,56 +433,94 @@ def _resolve(sample: Sample, info: FileInfo) -> Source:
                 key=candidates[0],
             )
         keys[name] = key
-    datasets = {name: info.datasets[key] for name, key in keys.items()}
-    events = {dataset.events for dataset in datasets.values()}
-    if len(events) > 1:
-        lengths = ", ".join(f"{name!r} has {dataset.events}" for name, dataset in datasets.items())
+    events = {name: _events_of(info, key) for name, key in keys.items()}
+    if set(events.values()) != {info.events}:
+        lengths = ", ".join(f"{name!r} has {count}" for name, count in events.items())
         raise SpecError(
             f"the keys of {info.path!r} differ in their number of events: {lengths}; name keys with one row"
             " for each event",
             file=info.path,
         )
-    (n_events,) = events
-    if n_events == 0:
+    if info.events == 0:
         raise SpecError(f"{info.path!r} holds no events: take the file out of the sample", file=info.path)
-    return Source(info, keys, n_events, _block(list(datasets.values())))
+    source = Source(info, keys, info.events, 1)
+    return replace(source, block=_block(source))
 
 
-def _block(datasets: list[DatasetInfo]) -> int:
+def _spellings(sample: Sample, name: str) -> tuple[str, ...]:
+    """Keys that a name in an expression may stand for: those of a key of the batch, a path, or a field of a table."""
+    found = find_name(name, sample.keys)
+    if found is not None:
+        return sample.keys[found]
+    group, slash, last = name.rpartition("/")
+    return (name, f"{group}.{last}") if slash else (name,)
+
+
+def _meant(source: Source, name: str) -> str:
+    """The key of a file that a name in an expression stands for."""
+    found = find_name(name, source.keys)
+    if found is not None:
+        return source.keys[found]
+    return find_name(name, source.info.columns) or name
+
+
+def _events_of(info: FileInfo, key: str) -> int:
+    column = info.columns[key]
+    return len(info.extents[column.rows]) if column.rows else info.datasets[column.dataset].events
+
+
+def _block(source: Source) -> int:
     """Events that share chunks, judged by the keys that matter for the cost of reading."""
-    total = sum(dataset.event_bytes for dataset in datasets)
-    block = 1
-    for dataset in datasets:
-        if dataset.event_bytes * 16 < total:
-            continue
-        shared = dataset.chunk_events
+    costs: dict[str, tuple[float, float]] = {}  # data set -> bytes an event, events that share a chunk
+    for name in source.keys:
+        dataset, extents = source.dataset(name), source.extents(name)
+        rows = max(1.0, float(extents.count.mean())) if extents is not None else 1.0
+        shared = dataset.chunk_events / rows
+        if extents is not None and dataset.chunk_events > 1:
+            # Events begin and end within chunks: of a block of them, the chunks at its ends are decoded for others too.
+            shared = math.ceil(_BLOCK_CHUNKS * shared) if shared > 1 / 16 else 1.0
         if dataset.storage == "library" and not dataset.chunk:
             shared = _LIBRARY_BLOCK
-        block = max(block, shared)
-    return min(block, max(1, datasets[0].events))
+        costs[dataset.key] = (dataset.event_bytes * rows, shared)
+    total = sum(size for size, _ in costs.values())
+    blocks = [shared for size, shared in costs.values() if size * 16 >= total]
+    return min(max(1, int(max(blocks))), source.events)
 
 
-def _same_form(name: str, source: Source, first: DatasetInfo, first_path: str, wanted: str | None) -> None:
-    this = source.dataset(name)
-    if this.event_shape != first.event_shape:
+def _same_form(name: str, source: Source, first: Source, wanted: str | None) -> None:
+    (dtype, shape, jagged), (first_dtype, first_shape, first_jagged) = source.form(name), first.form(name)
+    if jagged != first_jagged:
+        these, those = ("jagged", "dense") if jagged else ("dense", "jagged")
         raise SpecError(
-            f"key {name!r} has events of shape {this.event_shape} in {source.path!r}, but {first.event_shape} in"
-            f" {first_path!r}: all files must agree",
+            f"key {name!r} is {these} in {source.path!r}, but {those} in {first.path!r}: all files must agree",
             file=source.path,
             key=name,
         )
-    stored, expected = (np.dtype(dataset.dtype).newbyteorder("=") for dataset in (this, first))
-    if stored != expected and wanted is None:
+    if shape != first_shape:
         raise SpecError(
-            f"key {name!r} is {stored} in {source.path!r}, but {expected} in {first_path!r}: convert both with"
-            f" dtypes={{{name!r}: '{np.promote_types(stored, expected)}'}}",
+            f"key {name!r} has events of shape {shape} in {source.path!r}, but {first_shape} in"
+            f" {first.path!r}: all files must agree",
+            file=source.path,
+            key=name,
+        )
+    if dtype != first_dtype and wanted is None:
+        raise SpecError(
+            f"key {name!r} is {dtype} in {source.path!r}, but {first_dtype} in {first.path!r}: convert both with"
+            f" dtypes={{{name!r}: '{np.promote_types(dtype, first_dtype)}'}}",
             file=source.path,
             key=name,
         )
 
 
-def _filter_key(sample: Sample, source: Source, name: str) -> str:
-    """The data set that a name in a filter stands for: a key of the batch, or a path."""
-    if name in source.keys:
-        return source.keys[name]
-    return name
+def _same_rows(source: Source, first: Source) -> None:
+    """Check that keys which share their rows do so in all files."""
+    shared = [{name: s.column(name).rows for name in s.keys if s.column(name).jagged} for s in (source, first)]
+    for name, rows in shared[0].items():
+        for other, other_rows in shared[0].items():
+            if (rows == other_rows) != (shared[1][name] == shared[1][other]):
+                raise SpecError(
+                    f"keys {name!r} and {other!r} have rows in common in one of {source.path!r} and {first.path!r},"
+                    " but not in the other: all files must agree",
+                    file=source.path,
+                    key=name,
+                )

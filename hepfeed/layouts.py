@@ -16,7 +16,7 @@ from hepfeed.fault import Fault
 from hepfeed.hdf5 import DatasetInfo
 from hepfeed.patterns import HDF5_SUFFIXES, hdf5_files
 from hepfeed.progress import Progress
-from hepfeed.recognisers import Layout, recognise
+from hepfeed.schemas import Contents, Layout, recognise
 
 __all__ = ["DatasetReport", "DirectoryReport", "FileReport", "Layout", "check_directory", "check_file"]
 
@@ -53,9 +53,11 @@ class FileReport:
         size: Bytes.
         datasets: All but index groups of PyTables.
         groups: Rows -> data sets of numbers with so many rows, which may count the same events.
-        layouts: Known ragged layouts.
+        layouts: Known layouts of events of different lengths, the one with most rows first.
         events: Number of events that can be fed, 0 for none.
-        keys: Data sets that can be fed together as they are.
+        keys: Those that can be fed together, dense and jagged.
+        jagged: Those of them whose events differ in length.
+        fed: Data sets that they are parts of.
         verdict: Whether the file can be fed, else why not: one sentence.
     """
 
@@ -66,6 +68,8 @@ class FileReport:
     layouts: tuple[Layout, ...]
     events: int
     keys: tuple[str, ...]
+    jagged: tuple[str, ...]
+    fed: tuple[str, ...]
     verdict: str
 
 
@@ -93,28 +97,23 @@ def check_file(path: str | os.PathLike[str]) -> FileReport:
     """
     name = os.fspath(path)
     with hdf5.open_file(name) as file:
-        nodes = {key: file[key] for key in hdf5.keys_of(file)}
-        layouts = recognise(nodes)
-        datasets = tuple(_dataset(name, key, node) for key, node in nodes.items())
-    inside = {member for layout in layouts for member in layout.members}
-    free: dict[int, list[DatasetReport]] = defaultdict(list)
+        contents = recognise(file, name)
+        datasets = tuple(_dataset(name, key, file[key]) for key in hdf5.keys_of(file))
     groups: dict[int, list[str]] = defaultdict(list)
     for dataset in datasets:
         if not dataset.problem:
             groups[dataset.shape[0]].append(dataset.path)
-            if dataset.path not in inside:
-                free[dataset.shape[0]].append(dataset)
-    events = _event_count(free, layouts)
-    keys = tuple(dataset.path for dataset in free.get(events, ()))
     return FileReport(
         path=name,
         size=os.path.getsize(name),
         datasets=datasets,
         groups={rows: tuple(members) for rows, members in groups.items()},
-        layouts=layouts,
-        events=events,
-        keys=keys,
-        verdict=_verdict(events, keys, layouts, datasets),
+        layouts=contents.layouts,
+        events=contents.events,
+        keys=tuple(contents.keys),
+        jagged=tuple(key for key, offer in contents.keys.items() if offer.jagged),
+        fed=tuple(dict.fromkeys(offer.dataset for offer in contents.keys.values())),
+        verdict=_verdict(contents, datasets),
     )
 
 
@@ -166,13 +165,23 @@ def _problem(path: str, key: str, node: h5py.Dataset) -> str:
         return "no event axis"
     if node.shape[0] == 0:
         return "no rows"
-    if node.dtype.names or node.dtype.kind not in "biufc":
+    if not _has_numbers(node.dtype):
         return "not numbers"
     try:
-        hdf5.describe(path, [key])
+        hdf5.need_codecs(path, key, node)
     except HepfeedError as error:
         return error.message
     return ""
+
+
+def _has_numbers(dtype: np.dtype[Any]) -> bool:
+    """Whether a type is a number, or has a field or items that are."""
+    base = h5py.check_vlen_dtype(dtype)
+    if isinstance(base, np.dtype):
+        return _has_numbers(base)
+    if dtype.names:
+        return any(_has_numbers(dtype[name]) for name in dtype.names)
+    return dtype.base.kind in "biufc"
 
 
 def _type(dtype: np.dtype[Any]) -> str:
@@ -188,42 +197,18 @@ def _type(dtype: np.dtype[Any]) -> str:
     return str(dtype)
 
 
-def _event_count(free: dict[int, list[DatasetReport]], layouts: tuple[Layout, ...]) -> int:
-    """Choose the number of rows that counts events: as a layout says, else the one that most data sets share.
-
-    Of several such it is that of the data sets with most axes: numbers beside images say less.
-    """
-    said = [layout.events for layout in layouts if layout.events in free]
-    if said:
-        return said[0] or 0
-
-    def evidence(rows: int) -> tuple[int, int, int]:
-        return len(free[rows]), max(len(dataset.shape) for dataset in free[rows]), -rows
-
-    return max(free, key=evidence, default=0)
-
-
-def _verdict(
-    events: int, keys: tuple[str, ...], layouts: tuple[Layout, ...], datasets: tuple[DatasetReport, ...]
-) -> str:
-    named = _listed(list(keys), 8)
-    if not layouts and keys:
-        return f"can be fed: {events:,} events with {'the key' if len(keys) == 1 else 'the keys'} {named}"
-    if not layouts:
+def _verdict(contents: Contents, datasets: tuple[DatasetReport, ...]) -> str:
+    if not contents.keys:
+        if contents.faults:
+            return f"can't be fed: {contents.faults[0]}"
         held = _listed([f"{d.path} ({d.problem if d.dtype in d.problem else d.dtype})" for d in datasets], 4)
-        remedy = ": copy their columns to data sets of numbers" if "table of" in held else ""
-        return f"can't be fed: no data set has numbers with one row an event; there are {held}{remedy}"
-    seen = " and ".join(layout.sentence for layout in layouts[:2])
-    more = f" and {len(layouts) - 2} more such" if len(layouts) > 2 else ""
-    direct = (
-        f"the data sets that can be fed directly are: {named} ({events:,} events)"
-        if keys
-        else "there is no data set that can be fed directly"
-    )
-    return (
-        f"{seen}{more}; this layout can't be fed as dense keys yet: write arrays of one shape for every "
-        f"event, as images or padded rows; {direct}"
-    )
+        return f"can't be fed: no data set has numbers with one row an event; there are {held}"
+    keys = list(contents.keys)
+    named = f"{'the key' if len(keys) == 1 else 'the keys'} {_listed(keys, 8)}"
+    seen = [layout.sentence for layout in contents.layouts]
+    more = f" and {len(seen) - 2} more such" if len(seen) > 2 else ""
+    found = f"; {'; '.join(seen[:2])}{more}" if seen else ""
+    return f"can be fed: {contents.events:,} events with {named}{found}"
 
 
 def _listed(names: list[str], most: int) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -14,10 +14,13 @@ import torch
 import torch.utils.data
 
 from hepfeed.collate import Collator, Outputs
-from hepfeed.dataset import EventDataset, Function
+from hepfeed.dataset import EventDataset
 from hepfeed.errors import SpecError
 from hepfeed.filler import BatchSpec, Filler, Order, Window, windows_of
-from hepfeed.pool import NO_FUNCTIONS, ReaderPool, Stream
+from hepfeed.index import EventIndex
+from hepfeed.packing import Oversize
+from hepfeed.pipeline import Function, Pipeline
+from hepfeed.pool import NO_PIPELINE, ReaderPool, Stream
 from hepfeed.quotas import Composition, Exhausted
 from hepfeed.reader import StreamForm, place_keys
 from hepfeed.stats import FeedStats, StageClock
@@ -67,6 +70,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             of arrays out, of any number, shapes and dtypes.
         delivery_fn: Called in this process on each batch; its result is what the loop gets.
         outputs: Structure of the batch, e.g. ``(["ECAL", "HCAL"], "onehot")``.
+        prebuild: Kernel maps that the readers build for all sparse images of a batch, e.g.
+            ``[{"kernel_size": 3, "submanifold": True}]``; see :class:`hepfeed.transforms.KernelMaps`.
         composition: ``"exact"`` or ``"random"`` quotas of the classes.
         exhausted: ``"drain"``, ``"wrap"`` or ``"stop"``: what happens once a class runs out.
         skip: Events passed over at the beginning of each epoch.
@@ -74,6 +79,9 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         infinite: Go on with the next epoch for ever.
         window_events: Events of a window, at least.
         window_bytes: Most bytes of a window.
+        length_matched: Batches of events with similar numbers of points; see :class:`hepfeed.Filler`.
+        max_points: Most points of a batch, which then has ``batch_size`` events at most.
+        oversize: What to do with events of more points: ``"alone"``, ``"raise"`` or ``"skip"``.
         pool: Readers to share with other loaders.
 
     Raises:
@@ -104,6 +112,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         process_fn: Function | None = None,
         delivery_fn: Callable[[dict[str, Any]], Any] | None = None,
         outputs: Outputs | None = None,
+        prebuild: Sequence[Mapping[str, Any]] = (),
         composition: Composition = "exact",
         exhausted: Exhausted = "drain",
         skip: int = 0,
@@ -111,6 +120,9 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         infinite: bool = False,
         window_events: int | None = None,
         window_bytes: int = 256 << 20,
+        length_matched: bool = False,
+        max_points: int | None = None,
+        oversize: Oversize = "alone",
         pool: ReaderPool | None = None,
     ) -> None:
         if isinstance(shuffle, str) and shuffle not in ("full", "window", "mixed"):
@@ -139,6 +151,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self.process_fn = process_fn
         self.delivery_fn = delivery_fn
         self.outputs = outputs
+        self.prebuild = prebuild
         self.composition: Composition = composition
         self.exhausted: Exhausted = exhausted
         self.skip = skip
@@ -146,6 +159,9 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self.infinite = infinite
         self.window_events = window_events
         self.window_bytes = window_bytes
+        self.length_matched = length_matched
+        self.max_points = max_points
+        self.oversize: Oversize = oversize
         self.pool = pool
         special = {"sampler": sampler, "batch_sampler": batch_sampler, "collate_fn": collate_fn}
         special["worker_init_fn"] = worker_init_fn
@@ -165,12 +181,14 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self._own_pool: ReaderPool | None = None
         self._clock = StageClock()
         self._clock.readers = num_workers
-        keys = [(key.name, key.dtype, key.shape) for key in dataset.index.keys]
+        keys = [(key.name, key.dtype, key.shape, key.rows) for key in dataset.index.keys]
         assert batch_size is not None
-        self._places, self._raw_bytes = place_keys(keys, batch_size)
-        self._collator = Collator(self._places, dataset.files, dataset.spec.n_classes, outputs, delivery_fn)
-        functions = [*dataset.transform, *([process_fn] if process_fn else [])]
-        self._functions = cloudpickle.dumps(functions) if functions else NO_FUNCTIONS
+        places, dense_bytes = place_keys(keys, batch_size)
+        pipeline = dataset.pipeline + Pipeline(process_fn) + _prebuilding(prebuild)
+        pickled = cloudpickle.dumps(pipeline) if len(pipeline) else NO_PIPELINE
+        skip_errors = dataset.on_error == "skip"
+        self._form = StreamForm(places, dense_bytes, dataset.catalog, pickled, 0, skip_errors)
+        self._collator = Collator(self._form, dataset.files, dataset.spec.n_classes, outputs, delivery_fn)
         self._filler_made: Filler | None = None
         if seed is not None:  # find mistakes in the options now; without a seed it is drawn at the first epoch
             self._filler_made = self._make_filler(seed)
@@ -184,12 +202,15 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             "process_fn": self.process_fn is not None,
             "delivery_fn": self.delivery_fn is not None,
             "outputs": self.outputs is not None,
+            "prebuild": bool(self.prebuild),
             "composition": self.composition != "exact",
             "exhausted": self.exhausted != "drain",
             "skip": self.skip != 0,
             "max_events": self.max_events is not None,
             "infinite": self.infinite,
             "window_events": self.window_events is not None,
+            "length_matched": self.length_matched,
+            "max_points": self.max_points is not None,
             "pool": self.pool is not None,
         }
         wrong = [name for name, is_given in given.items() if is_given]
@@ -201,8 +222,9 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     def _make_filler(self, seed: int) -> Filler:
         order: Order = "auto" if self.shuffle is True else self.shuffle or "sequential"
         assert self.batch_size is not None
+        index: EventIndex = self.dataset.index  # type: ignore[attr-defined]
         return Filler(
-            self.dataset.index,  # type: ignore[attr-defined]
+            index,
             batch_size=self.batch_size,
             order=order,
             seed=seed,
@@ -213,6 +235,10 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             max_events=self.max_events,
             window_events=self.window_events,
             window_bytes=self.window_bytes,
+            length_matched=self.length_matched,
+            max_points=self.max_points,
+            oversize=self.oversize,
+            lengths=index.lengths if index.jagged else None,
         )
 
     @property
@@ -331,13 +357,12 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             self._own_pool = ReaderPool(self.num_workers)
         return self._own_pool, False
 
-    def _form(self) -> StreamForm:
-        dataset: EventDataset = self.dataset  # type: ignore[assignment]
-        skip = dataset.on_error == "skip"
-        return StreamForm(self._places, self._raw_bytes, dataset.catalog, self._functions, self.filler.seed, skip)
-
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_active": None, "_own_pool": None, "pool": None}
+
+
+def _prebuilding(prebuild: Sequence[Mapping[str, Any]]) -> Pipeline:
+    return Pipeline([{"kernel_maps": {"maps": [dict(each) for each in prebuild]}}] if prebuild else None)
 
 
 @dataclass
@@ -357,10 +382,10 @@ class _FeedIterator:
         self._loader = loader
         self._clock = loader._clock
         self._pool, self._owns_pool = loader._take_pool()
-        self._stream = self._open(windows or loader.filler.windows(position.epoch, position.batch))
+        self._stream = self._open(windows or loader.filler.windows(position.epoch, position.batch), position.epoch)
         self._clock.begin()
 
-    def _open(self, windows: Iterator[Window]) -> Stream:
+    def _open(self, windows: Iterator[Window], epoch: int) -> Stream:
         loader = self._loader
         dataset: EventDataset = loader.dataset  # type: ignore[assignment]
         # Each reader fills one batch and has others ready, so that one slow batch holds up nobody.
@@ -368,9 +393,9 @@ class _FeedIterator:
         return Stream(
             self._pool,
             windows,
-            loader._form(),
-            dataset.index.source_table,
-            in_flight=max(2 * loader.filler.window_batches, ahead),
+            replace(loader._form, seed=loader.filler.seed),
+            dataset.index,
+            in_flight=max(2 * loader.filler.window_batches_in(epoch), ahead),
             on_error=dataset.on_error,
             clock=self._clock,
             on_skip=partial(_log_skip, self._clock),  # not a method: the iterator must die with its last name
@@ -413,7 +438,7 @@ class _FeedIterator:
     def _next_epoch(self) -> None:
         self._stream.close()
         self._loader._epoch = self.position.epoch + 1
-        self._stream = self._open(self._loader.filler.windows(self.position.epoch))
+        self._stream = self._open(self._loader.filler.windows(self.position.epoch), self.position.epoch)
 
     def close(self) -> None:
         """Drop what is on its way; ends the readers where they are this iterator's own."""

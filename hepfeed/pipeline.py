@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import xxhash
 
 from hepfeed.draws import Draws
 from hepfeed.errors import HepfeedError, SpecError, nearest
+from hepfeed.filters import code_of
 from hepfeed.spec_options import validate
 from hepfeed.transforms import STEPS, step_class
 from hepfeed.transforms.step import Batch, Step
@@ -79,6 +81,17 @@ class Pipeline:
         ]
         return Pipeline(kept)
 
+    def fingerprint(self) -> str:
+        """Return 32 hexadecimal digits that change with any step, its options, its place, or the code of a function."""
+        digest = xxhash.xxh3_128(str(self.cached).encode())
+        for step in self.steps:
+            if isinstance(step, Step):
+                kind = type(step)
+                digest.update(f"\0{kind.__module__}:{kind.__qualname__}:{step.model_dump_json()}".encode())
+            else:
+                digest.update(b"\0" + code_of(step))
+        return digest.hexdigest()
+
     def to_spec(self) -> list[Any]:
         """Return the form that a YAML or JSON file has.
 
@@ -116,7 +129,8 @@ class Pipeline:
         try:
             for i, step in enumerate(self.steps):
                 if isinstance(step, Step):
-                    batch = step(batch, draws.at(i))
+                    # Steps and functions before may have left events out, and the others keep their numbers.
+                    batch = step(batch, replace(draws, step=i, event=batch.get("event", draws.event)))
                 else:
                     batch = _called(step, batch)
             return batch

@@ -14,6 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from hepfeed.errors import FeedTimeoutError, ReaderError
 from hepfeed.filler import BatchSpec, Window
-from hepfeed.hdf5 import SourceTable
+from hepfeed.index import EventIndex
 from hepfeed.reader import Finish, Finished, Read, ReadDone, Reader, StreamForm
 from hepfeed.ring import Ring
 from hepfeed.stats import StageClock
@@ -35,6 +36,7 @@ _TASKS_IN_HAND = 3  # of each reader: enough that it need not wait for the consu
 _READS_PER_READER = 3  # pieces of a window, for balance
 
 Bytes = NDArray[np.uint8]
+Ints = NDArray[np.int64]
 
 
 @dataclass
@@ -44,7 +46,10 @@ class Delivery:
     Attributes:
         spec: Which events it holds; those of failures are taken out.
         memory: ``(bytes,) uint8`` of the slot; the slot is free again once no view of it is alive.
-        finished: What the functions left, or None where there are none.
+        finished: What the pipeline left, or None where there is none.
+        events: Of the slot, failures too.
+        counts: Rows of each of them, for each set of jagged keys.
+        weight: Of the events of ``spec``, where events have weights.
         kept: Rows of the slot that are valid, where some failed; None for all.
         shared: Whether the consumer may keep views of ``memory``; else it must copy, so that the slot comes back.
         pin: Page-locks the slot for copies to a CUDA device.
@@ -56,6 +61,9 @@ class Delivery:
     kept: NDArray[np.int64] | None
     shared: bool
     pin: Callable[[], None]
+    events: int
+    counts: dict[str, Ints]
+    weight: NDArray[np.float32] | None
 
 
 @dataclass(eq=False)
@@ -64,6 +72,9 @@ class _Batch:
 
     spec: BatchSpec
     slot: int
+    counts: dict[str, Ints]
+    weight: NDArray[np.float32] | None
+    bytes: int
     reads_left: int = 0
     failures: dict[int, Exception] = field(default_factory=dict)
     ready: bool = False
@@ -88,7 +99,7 @@ class Stream:
         pool: The pool.
         windows: What to read, in order.
         form: What its batches have in common.
-        tables: Gives the tables of files by number.
+        index: The events.
         in_flight: Most slots that are filled ahead of the consumer.
         on_error: ``"raise"`` the first error, or ``"skip"`` and count events.
         clock: Where times and counts go.
@@ -100,7 +111,7 @@ class Stream:
         pool: ReaderPool,
         windows: Iterator[Window],
         form: StreamForm,
-        tables: Callable[[int], SourceTable],
+        index: EventIndex,
         *,
         in_flight: int,
         on_error: str,
@@ -109,11 +120,11 @@ class Stream:
     ) -> None:
         self.number = pool.add(self)
         self.form = form
-        self.tables = tables
+        self.index = index
         self.clock = clock
         self.on_error = on_error
         self.on_skip = on_skip
-        self.has_functions = form.functions != NO_FUNCTIONS
+        self.has_steps = form.pipeline != NO_PIPELINE
         self.closed = False
         self._pool = pool
         self._windows = windows
@@ -139,10 +150,10 @@ class Stream:
         return tasks
 
     def _read_tasks(self, window: Window) -> list[_Task]:
-        ring = self._pool.ring
-        batches = [_Batch(spec, ring.acquire(max(1, self.form.raw_bytes))) for spec in window.batches]
+        batches = [self._begin(spec) for spec in window.batches]
         self.batches.extend(batches)
         slots = np.array([batch.slot for batch in batches], np.int64)[window.batch]
+        at, totals = _row_places(batches, window)
         tasks = []
         for low, high in self._cuts(window):
             some = slice(low, high)
@@ -155,16 +166,26 @@ class Stream:
                 window.row[some],
                 window.unit[some],
                 {unit: rows for unit, rows in window.kept.items() if unit in units},
+                at={rows: each[some] for rows, each in at.items()},
+                totals={rows: each[some] for rows, each in totals.items()},
             )
             members = [batches[i] for i in np.unique(window.batch[some]).tolist()]
             for batch in members:
                 batch.reads_left += 1
             tasks.append(_Task(self, "read", read, members))
-        if self.has_functions and len(tasks) == len(batches) == 1:
+        if self.has_steps and len(tasks) == len(batches) == 1:
             whole = tasks[0].argument
             assert isinstance(whole, Read)
             tasks[0].argument = replace(whole, finish=self._finish(batches[0]))
         return tasks
+
+    def _begin(self, spec: BatchSpec) -> _Batch:
+        """Take a slot for a batch."""
+        counts = self.index.counts(spec.file, spec.row)
+        _, size = self.form.offsets({rows: int(count.sum()) for rows, count in counts.items()})
+        weights = self.index.weights
+        weight = None if weights is None else weights[self.index.position(spec.file, spec.row)]
+        return _Batch(spec, self._pool.ring.acquire(size), counts, weight, size)
 
     def _cuts(self, window: Window) -> list[tuple[int, int]]:
         """Cut the events of a window into pieces of about equal size, but never within a unit."""
@@ -228,12 +249,15 @@ class Stream:
                 self.on_skip(batch.failures[place])
             kept = np.setdiff1d(np.arange(len(spec)), list(batch.failures))
             spec = BatchSpec(spec.epoch, spec.index, spec.file[kept], spec.row[kept], spec.label[kept])
-        size = batch.finished.bytes if batch.finished else max(1, self.form.raw_bytes)
+        size = batch.finished.bytes if batch.finished else batch.bytes
+        weight = batch.weight if batch.weight is None or kept is None else batch.weight[kept]
         shared = ring.leased < MAX_LEASES
         memory = ring.lease(batch.slot, size)
         if not shared:
             self.clock.counts["copies"] += 1
-        return Delivery(spec, memory, batch.finished, kept, shared, lambda: ring.pin(batch.slot, size))
+        pin = partial(ring.pin, batch.slot, size)
+        events = len(batch.spec)
+        return Delivery(spec, memory, batch.finished, kept, shared, pin, events, batch.counts, weight)
 
     # ---- replies ---------------------------------------------------------------------------------------------------
 
@@ -252,7 +276,7 @@ class Stream:
                 self.finish_done(batch, done.finished)
                 continue
             failed = batch.failures and self.on_error != "skip"
-            if self.has_functions and not failed and len(batch.failures) < len(batch.spec):
+            if self.has_steps and not failed and len(batch.failures) < len(batch.spec):
                 follow.append(_Task(self, "finish", self._finish(batch), [batch]))
             else:
                 batch.ready = True
@@ -261,11 +285,23 @@ class Stream:
     def _finish(self, batch: _Batch) -> Finish:
         spec = batch.spec
         dropped = np.array(sorted(batch.failures), np.int64)
-        return Finish(self.number, batch.slot, spec.epoch, spec.index, spec.file, spec.row, spec.label, dropped)
+        return Finish(
+            self.number,
+            batch.slot,
+            spec.epoch,
+            spec.index,
+            spec.file,
+            spec.row,
+            spec.label,
+            dropped,
+            batch.counts,
+            batch.weight,
+        )
 
     def finish_done(self, batch: _Batch, finished: Finished) -> None:
-        """Take note of a batch that went through the functions."""
+        """Take note of a batch that went through the pipeline."""
         self.clock.stages["transform"] += finished.total_ns * 1e-9
+        self.clock.counts["removed"] += finished.removed
         batch.failures.update(finished.failures)
         batch.finished = finished
         batch.ready = True
@@ -284,7 +320,19 @@ class Stream:
             self._pool.remove(self)
 
 
-NO_FUNCTIONS = b""
+NO_PIPELINE = b""
+
+
+def _row_places(batches: list[_Batch], window: Window) -> tuple[dict[str, Ints], dict[str, Ints]]:
+    """Rows of earlier events in the batch, and of the whole batch, of each event of a window, for jagged keys."""
+    at: dict[str, Ints] = {}
+    totals: dict[str, Ints] = {}
+    first = np.cumsum([0, *(len(batch.spec) for batch in batches)])[window.batch]
+    for rows in batches[0].counts if batches else ():
+        before = [np.cumsum(batch.counts[rows]) - batch.counts[rows] for batch in batches]
+        at[rows] = np.concatenate(before)[first + window.place]
+        totals[rows] = np.array([int(batch.counts[rows].sum()) for batch in batches], np.int64)[window.batch]
+    return at, totals
 
 
 class ReaderPool:
@@ -525,14 +573,14 @@ def _introductions(task: _Task, streams: set[int], files: dict[str, set[int]]) -
     fresh = [file for file in np.unique(task.argument.file).tolist() if file not in known]
     if fresh:
         known.update(fresh)
-        calls.append(("add_files", stream.form.catalog, {file: stream.tables(file) for file in fresh}))
+        calls.append(("add_files", stream.form.catalog, {file: stream.index.source_table(file) for file in fresh}))
     return calls
 
 
 def _died(task: _Task, code: int | None) -> ReaderError:
     argument = task.argument
     file, row = int(argument.file[0]), int(argument.row[0])
-    path = task.stream.tables(file).path
+    path = task.stream.index.files[file]
     how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
     return ReaderError(
         f"a reader {how} {_MAX_ATTEMPTS} times on {len(argument.row)} events, the first of them event {row} of"

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from hepfeed.collate import Outputs
-from hepfeed.dataset import EventDataset, Function, as_spec
+from hepfeed.dataset import EventDataset, as_spec
 from hepfeed.errors import SpecError, nearest
 from hepfeed.index import OnError
 from hepfeed.loader import DataLoader, Shuffle
+from hepfeed.packing import Oversize
+from hepfeed.pipeline import Function, Transform
 from hepfeed.pool import ReaderPool
 from hepfeed.progress import Progress
 from hepfeed.quotas import Composition, Exhausted
@@ -35,10 +37,13 @@ class DataProvider:
         seed: Of the splits, the orders and the functions' random numbers.
         shuffle: Order of the part named ``train`` (or the first one); the others come in the order of the dataset.
         split_by: How events are divided; see :class:`hepfeed.splits.Splits`.
-        transform: Functions on each batch, in the readers; of the dataset.
+        transform: Steps and functions on each batch, in the readers; of the dataset.  Steps that draw random numbers
+            are left out of all parts but the training one.
+        on_nonfinite: As in :class:`~hepfeed.EventDataset`.
         process_fn: As in :class:`~hepfeed.DataLoader`.
         delivery_fn: As in :class:`~hepfeed.DataLoader`.
         outputs: As in :class:`~hepfeed.DataLoader`.
+        prebuild: As in :class:`~hepfeed.DataLoader`.
         drop_last: Leave out an incomplete last batch of the training part; the others are always complete.
         pin_memory: As in :class:`~hepfeed.DataLoader`.
         prefetch_factor: As in :class:`~hepfeed.DataLoader`.
@@ -48,6 +53,9 @@ class DataProvider:
         max_events: Most events of an epoch, of each part.
         window_events: As in :class:`~hepfeed.DataLoader`.
         window_bytes: As in :class:`~hepfeed.DataLoader`.
+        length_matched: As in :class:`~hepfeed.DataLoader`.
+        max_points: As in :class:`~hepfeed.DataLoader`.
+        oversize: As in :class:`~hepfeed.DataLoader`.
         on_error: ``"raise"``, or ``"skip"`` files and events at fault.
         index: Path of the index file; by default the user's own.
         progress: As in :class:`~hepfeed.EventDataset`.
@@ -67,10 +75,12 @@ class DataProvider:
         seed: int = 0,
         shuffle: Shuffle = True,
         split_by: str = "event",
-        transform: Sequence[Function] | Function | None = None,
+        transform: Sequence[Transform] | Transform | None = None,
+        on_nonfinite: Literal["raise", "zero", "drop"] | None = None,
         process_fn: Function | None = None,
         delivery_fn: Callable[[dict[str, Any]], Any] | None = None,
         outputs: Outputs | None = None,
+        prebuild: Sequence[Mapping[str, Any]] = (),
         drop_last: bool = False,
         pin_memory: bool = False,
         prefetch_factor: int | None = None,
@@ -80,6 +90,9 @@ class DataProvider:
         max_events: int | None = None,
         window_events: int | None = None,
         window_bytes: int = 256 << 20,
+        length_matched: bool = False,
+        max_points: int | None = None,
+        oversize: Oversize = "alone",
         on_error: OnError = "raise",
         index: str | os.PathLike[str] | None = None,
         progress: Progress | bool | None = None,
@@ -101,6 +114,8 @@ class DataProvider:
                 split_by=split_by,
                 split_seed=seed,
                 transform=transform,
+                augment=name == training,
+                on_nonfinite=on_nonfinite,
                 on_error=on_error,
                 index=index,
                 progress=progress,
@@ -124,11 +139,15 @@ class DataProvider:
                 process_fn=process_fn,
                 delivery_fn=delivery_fn,
                 outputs=outputs,
+                prebuild=prebuild,
                 composition=composition if trains else "exact",
                 exhausted=exhausted if trains else "drain",
                 max_events=max_events,
                 window_events=window_events,
                 window_bytes=window_bytes,
+                length_matched=length_matched,
+                max_points=max_points,
+                oversize=oversize,
                 pool=self._pool,
             )
 

@@ -6,54 +6,71 @@ bits.  All that it is told to do may be done again by another reader, so a dead 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import os
 import pickle
-import random
 import resource
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from hepfeed import _core, hdf5
+from hepfeed.draws import Draws
 from hepfeed.errors import CorruptDataError, HepfeedError, ProcessError, SourceError
 from hepfeed.hdf5 import ChunkTable, DatasetInfo, SourceTable
 from hepfeed.inflaters import register_inflaters
 from hepfeed.ring import RingView
+from hepfeed.tensors import Batch, Jagged, Structured, concatenate, take
+
+if TYPE_CHECKING:  # what the steps need is imported where a pipeline comes
+    from hepfeed.pipeline import Pipeline
 
 __all__ = ["Finish", "Finished", "KeyPlace", "Read", "ReadDone", "Reader", "StreamForm"]
 
 Ints = NDArray[np.int64]
-Batch = dict[str, Any]
+Counts = Mapping[str, Ints]
+"""Rows of each event, for each set of jagged keys that have them in common."""
 _ALIGN = 64
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 @dataclass(frozen=True)
 class KeyPlace:
-    """Where a key of a batch lies in a slot: ``(batch size, *shape)`` items from byte ``offset``."""
+    """Where a key of a batch lies in a slot: ``(batch size, *shape)`` items from byte ``offset``.
+
+    Attributes:
+        name: In the batch.
+        dtype: NumPy code.
+        shape: Of one event; of jagged keys, of one row.
+        offset: Byte in the slot; of jagged keys it depends on the batch, see :meth:`StreamForm.offsets`.
+        rows: Empty for dense keys; jagged keys of the same name here have their rows in common.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
+    rows: str = ""
 
     @property
-    def event_bytes(self) -> int:
-        """Bytes of one event."""
+    def row_bytes(self) -> int:
+        """Bytes of one event; of jagged keys, of one row."""
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
-    def view(self, slot: NDArray[np.uint8], events: int) -> NDArray[Any]:
+    def view(self, slot: NDArray[np.uint8], rows: int, offset: int | None = None) -> NDArray[Any]:
         """Return the key's array in the bytes of a slot."""
-        data = slot[self.offset : self.offset + events * self.event_bytes]
-        return data.view(self.dtype).reshape((events, *self.shape))
+        at = self.offset if offset is None else offset
+        data = slot[at : at + rows * self.row_bytes]
+        return data.view(self.dtype).reshape((rows, *self.shape))
 
 
 @dataclass(frozen=True)
@@ -62,40 +79,88 @@ class StreamForm:
 
     Attributes:
         keys: Keys as read.
-        raw_bytes: Bytes of a slot that they take.
+        dense_bytes: Bytes of a slot that the dense ones take; the jagged ones follow.
         catalog: Which set of files the file numbers refer to.
-        functions: Pickled list of functions on a batch, applied in their order.
-        seed: For the functions' random numbers.
-        skip_errors: Leave out events for which a function raises.
+        pipeline: Pickled :class:`~hepfeed.pipeline.Pipeline`; empty where there are no steps.
+        seed: For random numbers.
+        skip_errors: Leave out events for which a step raises.
     """
 
     keys: tuple[KeyPlace, ...]
-    raw_bytes: int
+    dense_bytes: int
     catalog: str
-    functions: bytes
+    pipeline: bytes
     seed: int
     skip_errors: bool
 
+    def offsets(self, totals: Mapping[str, int]) -> tuple[dict[str, int], int]:
+        """Return where each jagged key of a batch begins in its slot, and the bytes of the slot.
+
+        Args:
+            totals: Rows of all events of the batch together, by :attr:`KeyPlace.rows`.
+        """
+        at, used = {}, self.dense_bytes
+        for key in self.keys:
+            if key.rows:
+                at[key.name] = used
+                used = _aligned(used + totals[key.rows] * key.row_bytes)
+        return at, max(used, 1)
+
+    def arrays(self, slot: NDArray[np.uint8], events: int, counts: Counts) -> Batch:
+        """Return the keys of a batch in the bytes of its slot.
+
+        Args:
+            slot: The bytes.
+            events: Of the batch.
+            counts: Rows of each of them, ``(events,)`` for each set of jagged keys.
+        """
+        offsets = {rows: _offsets(count) for rows, count in counts.items()}
+        at, _ = self.offsets({rows: int(each[-1]) for rows, each in offsets.items()})
+        batch: Batch = {}
+        for key in self.keys:
+            if key.rows:
+                offset = offsets[key.rows]
+                batch[key.name] = Jagged(key.view(slot, int(offset[-1]), at[key.name]), offset)
+            else:
+                batch[key.name] = key.view(slot, events)
+        return batch
+
+
+def _aligned(offset: int) -> int:
+    return -(-offset // _ALIGN) * _ALIGN
+
+
+def _offsets(counts: Ints) -> Ints:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
 
 def place_keys(
-    keys: Sequence[tuple[str, np.dtype[Any], tuple[int, ...]]], batch_size: int
+    keys: Sequence[tuple[str, np.dtype[Any], tuple[int, ...], str]], batch_size: int
 ) -> tuple[tuple[KeyPlace, ...], int]:
-    """Lay out the keys of a batch in a slot, each on a cache line; returns them and the bytes in all."""
+    """Lay out the keys of a batch in a slot, each on a cache line; returns them and the bytes of the dense ones.
+
+    Args:
+        keys: Name, dtype, shape and rows, as in :class:`KeyPlace`.
+        batch_size: Most events of a batch.
+    """
     offset = 0
     places = []
-    for name, dtype, shape in keys:
-        place = KeyPlace(name, dtype.str, shape, offset)
+    for name, dtype, shape, rows in keys:
+        place = KeyPlace(name, dtype.str, shape, -1 if rows else offset, rows)
         places.append(place)
-        offset += -(-batch_size * place.event_bytes // _ALIGN) * _ALIGN
+        if not rows:
+            offset = _aligned(offset + batch_size * place.row_bytes)
     return tuple(places), offset
 
 
 @dataclass(frozen=True)
 class Finish:
-    """A batch that was read and goes through the user's functions.
+    """A batch that was read and goes through the pipeline.
 
     Attributes:
         dropped: Rows that could not be read.
+        counts: Rows of each event, for each set of jagged keys.
+        weight: ``(n,)``, where events have weights.
     """
 
     stream: int
@@ -106,6 +171,8 @@ class Finish:
     row: Ints
     label: Ints
     dropped: Ints
+    counts: dict[str, Ints] = field(default_factory=dict)
+    weight: NDArray[np.float32] | None = None
 
 
 @dataclass
@@ -113,17 +180,37 @@ class Finished:
     """The tensors that a batch consists of.
 
     Attributes:
-        tensors: Name -> ``(dtype, shape, byte in the slot)``.
+        names: Of the batch, in their order.
+        tensors: (name, part) -> ``(dtype, shape, byte in the slot)``; the part is empty for plain arrays.
+        structures: Name -> structured arrays, without their contents.
         inline: Name -> anything that is not an array of numbers.
         bytes: Bytes of the slot that are in use.
         failures: Events that were left out: ``(row of the batch, error)``.
+        removed: Events that steps took out.
     """
 
-    tensors: dict[str, tuple[str, tuple[int, ...], int]]
+    names: list[str]
+    tensors: dict[tuple[str, str], tuple[str, tuple[int, ...], int]]
+    structures: dict[str, Structured]
     inline: dict[str, Any]
     bytes: int
     total_ns: int
     failures: list[tuple[int, HepfeedError]]
+    removed: int = 0
+
+    def batch(self, memory: NDArray[np.uint8]) -> Batch:
+        """Return the batch in the bytes of its slot."""
+        parts: dict[str, dict[str, NDArray[Any]]] = {}
+        for (name, part), (dtype, shape, at) in self.tensors.items():
+            size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+            parts.setdefault(name, {})[part] = memory[at : at + size].view(dtype).reshape(shape)
+        found: Batch = {}
+        for name in self.names:
+            if name in self.structures:
+                found[name] = self.structures[name].with_arrays(parts.get(name, {}))
+            else:
+                found[name] = self.inline[name] if name in self.inline else parts[name][""]
+        return found
 
 
 @dataclass(frozen=True)
@@ -136,6 +223,8 @@ class Read:
         file: ``(n,)`` file in the catalog.
         row: ``(n,)`` row in the file.
         unit: ``(n,)`` unit of events that share chunks, or -1.
+        at: ``(n,)`` rows of earlier events in the batch, for each set of jagged keys.
+        totals: ``(n,)`` rows of the event's whole batch, for each set of jagged keys.
         kept: Unit -> rows of it that will be asked for later: decode them now and keep them.
         finish: The batch to finish at once, where these are all its events.
     """
@@ -148,6 +237,8 @@ class Read:
     unit: Ints
     kept: dict[int, Ints] = field(default_factory=dict)
     finish: Finish | None = None
+    at: dict[str, Ints] = field(default_factory=dict)
+    totals: dict[str, Ints] = field(default_factory=dict)
 
 
 @dataclass
@@ -174,6 +265,14 @@ def max_open_files() -> int:
     return 256 if soft == resource.RLIM_INFINITY else max(8, min(256, soft // 2 - 32))
 
 
+def _keep_freed_memory() -> None:
+    """Let the C library keep what arrays free: pages that are given back must be cleared again for every batch."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library has other ways
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        library.mallopt(_M_TRIM_THRESHOLD, 128 << 20)
+
+
 class Reader:
     """Reads events and runs the user's functions.
 
@@ -184,13 +283,15 @@ class Reader:
 
     def __init__(self, ring: int | None = None, alone: bool = False) -> None:
         register_inflaters()
+        if alone:
+            _keep_freed_memory()
         self._ring = None if ring is None else RingView(ring)
         self._alone = alone
         self._chunks = _core.ChunkReader()
         self._catalogs: dict[str, dict[int, SourceTable]] = {}
         self._datasets: dict[tuple[str, int, str], _core.Dataset] = {}
         self._streams: dict[int, StreamForm] = {}
-        self._functions: dict[int, list[Callable[[Batch], Batch]] | ProcessError] = {}
+        self._pipelines: dict[int, Pipeline | ProcessError | None] = {}
         self._open: OrderedDict[str, int] = OrderedDict()
         weakref.finalize(self, _close_files, self._open)
         self._max_open = max_open_files()
@@ -206,9 +307,9 @@ class Reader:
         """Make a stream known; functions that can't be loaded here are an error of its first batch."""
         self._streams[stream] = form
         try:
-            self._functions[stream] = pickle.loads(form.functions) if form.functions else []
+            self._pipelines[stream] = pickle.loads(form.pipeline) if form.pipeline else None
         except Exception as error:
-            self._functions[stream] = ProcessError(
+            self._pipelines[stream] = ProcessError(
                 f"a reader can't load process_fn or transform ({type(error).__name__}: {error}):"
                 " define them in an importable module or in the main script"
             )
@@ -216,7 +317,7 @@ class Reader:
     def drop_stream(self, stream: int) -> None:
         """Forget a stream and what was kept for it."""
         self._streams.pop(stream, None)
-        self._functions.pop(stream, None)
+        self._pipelines.pop(stream, None)
         self._kept = {key: kept for key, kept in self._kept.items() if key[0] != stream}
 
     def close(self) -> None:
@@ -237,17 +338,16 @@ class Reader:
     def _read(self, task: Read) -> ReadDone:
         assert self._ring is not None
         form = self._streams[task.stream]
-        slots, which = np.unique(task.slot, return_inverse=True)
-        base = np.array([self._ring.address(slot, form.raw_bytes) for slot in slots.tolist()], np.uint64)[which]
         done = ReadDone(np.zeros(6, np.int64), [])
-        at = {
-            key.name: base + np.uint64(key.offset) + task.place.astype(np.uint64) * np.uint64(key.event_bytes)
-            for key in form.keys
-        }
+        at = self._destinations(form, task)
+        if task.at:  # events of different lengths are not kept: they are decoded again where a unit was cut
+            self._read_all(form, task, at, done)
+            return done
         remembered = np.zeros(len(task.row), bool)
         for unit in np.unique(task.unit).tolist() if self._kept else ():
             if (task.stream, unit) in self._kept:
-                here = np.flatnonzero(task.unit == unit)
+                kept_rows = self._kept[task.stream, unit].rows
+                here = np.flatnonzero((task.unit == unit) & np.isin(task.row, kept_rows))
                 remembered[here] = True
                 self._recall(task, unit, here, at, done)
         if remembered.all():
@@ -279,8 +379,37 @@ class Reader:
         self._kept.update(((task.stream, unit), k) for unit, k in kept.items())
         return done
 
+    def _destinations(self, form: StreamForm, task: Read) -> dict[str, NDArray[np.uint64]]:
+        """Addresses of each event's items, for each key."""
+        assert self._ring is not None
+        slots, one, which = np.unique(task.slot, return_index=True, return_inverse=True)
+        bases, starts = [], []
+        for slot, event in zip(slots.tolist(), one.tolist()):
+            offsets, size = form.offsets({rows: int(totals[event]) for rows, totals in task.totals.items()})
+            bases.append(self._ring.address(slot, size))
+            starts.append(offsets)
+        base = np.array(bases, np.uint64)[which]
+        places = {}
+        for key in form.keys:
+            if key.rows:
+                start = np.array([offsets[key.name] for offsets in starts], np.int64)[which]
+                step = task.at[key.rows]
+            else:
+                start, step = np.full(len(which), key.offset), task.place
+            places[key.name] = base + (start + step * key.row_bytes).astype(np.uint64)
+        return places
+
+    def _read_all(self, form: StreamForm, task: Read, at: Mapping[str, NDArray[np.uint64]], done: ReadDone) -> None:
+        order = np.argsort(task.file, kind="stable")
+        addresses = {name: address[order] for name, address in at.items()}
+        costs, failed = self.read_events(form.catalog, task.file[order], task.row[order], addresses)
+        done.costs += costs
+        for request, error in failed.items():
+            i = int(order[request])
+            done.failures.append((int(task.slot[i]), int(task.place[i]), error))
+
     def _keep(self, form: StreamForm, rows: Ints) -> _Kept:
-        arrays = {key.name: np.empty((len(rows), key.event_bytes), np.uint8) for key in form.keys}
+        arrays = {key.name: np.empty((len(rows), key.row_bytes), np.uint8) for key in form.keys}
         return _Kept(rows, arrays, {})
 
     def _recall(self, task: Read, unit: int, here: Ints, at: Mapping[str, NDArray[np.uint64]], done: ReadDone) -> None:
@@ -305,7 +434,7 @@ class Reader:
             catalog: Which files ``file`` refers to.
             file: ``(n,)`` sorted.
             row: ``(n,)``.
-            addresses: For each key ``(n,)``: where the bytes of each event go.
+            addresses: For each key ``(n,)``: where the bytes of each event go; of jagged keys all its rows.
 
         Returns:
             Costs, as :data:`hepfeed._core.Costs`; and for each event that could not be read its error.
@@ -337,42 +466,74 @@ class Reader:
                 for i in range(low, high):
                     failed[i] = _with_event(error, int(row[i]))
         for name, address in addresses.items():
-            parts = []
-            for number, low, high, descriptor in opened:
-                if files[number].datasets[name][0].storage == "library":
-                    self._read_library(files[number], name, row, low, high, address, costs, failed)
-                else:
-                    parts.append((self._dataset(catalog, number, name), descriptor, low, high))
-            if not parts:
-                continue
-            cost, failures = self._chunks.read(parts, row, address)
-            costs += cost
-            for i, fault, offset, error_number in failures:
-                source = files[next(number for number, low, high, _ in opened if low <= i < high)]
-                info = source.datasets[name][0]
-                failed.setdefault(i, _read_error(source.path, info, int(row[i]), fault, offset, error_number))
+            direct = [run for run in opened if files[run[0]].keys[name].direct]
+            if direct:
+                self._read_direct(catalog, name, direct, row, address, costs, failed)
+        for number, low, high, descriptor in opened:
+            groups: dict[tuple[str, str], list[str]] = {}
+            for name in addresses:
+                table = files[number].keys[name]
+                if not table.direct:
+                    groups.setdefault((table.info.key, table.column.rows), []).append(name)
+            for names in groups.values():
+                self._read_shaped(catalog, (number, low, high, descriptor), names, row, addresses, costs, failed)
 
-    def _read_library(
+    def _read_direct(
         self,
-        source: SourceTable,
+        catalog: str,
         name: str,
+        runs: list[tuple[int, int, int, int]],
         row: Ints,
-        low: int,
-        high: int,
         address: NDArray[np.uint64],
         costs: Ints,
         failed: dict[int, HepfeedError],
     ) -> None:
-        """Read a run of one file through h5py; where that fails, event by event to find which."""
-        begun = time.perf_counter_ns()
+        """Read a key whose rows are delivered as they are, from all files in one call."""
+        files = self._catalogs[catalog]
+        parts = [(self._dataset(catalog, number, name), fd, low, high) for number, low, high, fd in runs]
+        lengths = None
+        if files[runs[0][0]].keys[name].column.rows:
+            rows, lengths = np.zeros_like(row), np.zeros_like(row)
+            for number, low, high, _ in runs:
+                rows[low:high], lengths[low:high] = _extents(files[number], name, row[low:high])
+            cost, failures = self._chunks.read(parts, rows, address, lengths)
+        else:
+            cost, failures = self._chunks.read(parts, row, address)
+        costs += cost
+        for i, fault, offset, error_number in failures:
+            source = files[next(number for number, low, high, _ in runs if low <= i < high)]
+            info = source.keys[name].info
+            failed.setdefault(i, _read_error(source.path, info, int(row[i]), fault, offset, error_number))
+
+    def _read_shaped(
+        self,
+        catalog: str,
+        run: tuple[int, int, int, int],
+        names: list[str],
+        row: Ints,
+        addresses: Mapping[str, NDArray[np.uint64]],
+        costs: Ints,
+        failed: dict[int, HepfeedError],
+    ) -> None:
+        """Read keys that are parts of the rows of one data set of one file, or that only h5py can read.
+
+        Where that fails, event by event to find which.
+        """
+        number, low, high, descriptor = run
+        source = self._catalogs[catalog][number]
         order = low + np.argsort(row[low:high], kind="stable")
-        path, (info, _, dtype) = source.path, source.datasets[name]
 
         def deliver(places: Ints) -> None:
-            values = np.ascontiguousarray(hdf5.read_rows(path, info.key, row[places]), dtype=dtype)
-            flat = values.reshape(len(places), -1).view(np.uint8).reshape(len(places), -1)
-            _core.copy_rows(row_addresses(flat), address[places], flat.shape[1])
-            costs[3] += flat.nbytes
+            values, counts = self._rows(catalog, number, descriptor, names, row[places], costs)
+            begun = time.perf_counter_ns()
+            for name in names:
+                table = source.keys[name]
+                made = np.ascontiguousarray(table.column.apply(values), table.dtype)
+                row_bytes = made.nbytes // max(1, len(made))
+                before = (np.cumsum(counts) - counts) * row_bytes
+                origin = np.uint64(made.ctypes.data) + before.astype(np.uint64)
+                _core.copy_runs(origin, addresses[name][places], counts * row_bytes)
+            costs[2] += time.perf_counter_ns() - begun
 
         try:
             deliver(order)
@@ -383,23 +544,70 @@ class Reader:
                 except HepfeedError as error:
                     failed.setdefault(i, _with_event(error, int(row[i])))
                 except (OSError, RuntimeError) as error:
+                    key = source.keys[names[0]].info.key
                     failed.setdefault(
                         i,
                         CorruptDataError(
-                            f"HDF5 can't read event {row[i]} of key {info.key!r} in {path!r} ({error}): produce the"
+                            f"HDF5 can't read event {row[i]} of key {key!r} in {source.path!r} ({error}): produce the"
                             " file again, or leave such events out with on_error='skip'",
-                            file=path,
-                            key=info.key,
+                            file=source.path,
+                            key=key,
                             event=int(row[i]),
                         ),
                     )
-        costs[0] += time.perf_counter_ns() - begun
+
+    def _rows(
+        self, catalog: str, number: int, descriptor: int, names: list[str], events: Ints, costs: Ints
+    ) -> tuple[NDArray[Any], Ints]:
+        """Return the rows of a data set, of which keys are parts, for events ``(n,)``, and how many each has."""
+        source = self._catalogs[catalog][number]
+        name = names[0]
+        table = source.keys[name]
+        column, info = table.column, table.info
+        begun = time.perf_counter_ns()
+        if column.variable:
+            values, found = hdf5.read_rows(source.path, info.key, events)
+            assert found is not None
+            expected = source.extents[column.rows].count[events]
+            wrong = np.flatnonzero(found != expected)
+            if wrong.size:
+                raise CorruptDataError(
+                    f"event {events[wrong[0]]} of key {info.key!r} in {source.path!r} has {found[wrong[0]]} items, but"
+                    f" {expected[wrong[0]]} of a key beside it",
+                    file=source.path,
+                    key=info.key,
+                    event=int(events[wrong[0]]),
+                )
+            costs[0] += time.perf_counter_ns() - begun
+            costs[3] += values.nbytes
+            return values, found
+        starts, counts = _extents(source, name, events)
+        if info.storage == "library":
+            offsets = _offsets(counts)
+            rows = np.arange(int(offsets[-1])) + np.repeat(starts - offsets[:-1], counts)
+            parts = [source.keys[each].column.fields for each in names]
+            fields = tuple(dict.fromkeys(field for part in parts for field in part)) if all(parts) else ()
+            values, _ = hdf5.read_rows(source.path, info.key, rows, fields)
+            costs[0] += time.perf_counter_ns() - begun
+            costs[3] += values.nbytes
+            return values, counts
+        values = np.empty((int(counts.sum()), *info.event_shape), info.item)
+        before = (np.cumsum(counts) - counts) * info.event_bytes
+        address = np.uint64(values.ctypes.data) + before.astype(np.uint64)
+        dataset = self._dataset(catalog, number, name)
+        cost, failures = self._chunks.read([(dataset, descriptor, 0, len(events))], starts, address, counts)
+        costs += cost
+        for i, fault, offset, error_number in failures:
+            raise _read_error(source.path, info, int(events[i]), fault, offset, error_number)
+        return values, counts
 
     def _dataset(self, catalog: str, number: int, name: str) -> _core.Dataset:
         key = (catalog, number, name)
         dataset = self._datasets.get(key)
         if dataset is None:
-            dataset = self._datasets[key] = native_dataset(*self._catalogs[catalog][number].datasets[name])
+            table = self._catalogs[catalog][number].keys[name]
+            dtype = table.dtype if table.column.plain else table.info.dtype
+            dataset = self._datasets[key] = native_dataset(table.info, table.chunks, dtype)
         return dataset
 
     def _descriptor(self, source: SourceTable) -> int:
@@ -431,49 +639,61 @@ class Reader:
         self._open[source.path] = descriptor
         return descriptor
 
-    # ---- the user's functions --------------------------------------------------------------------------------------
+    # ---- the pipeline ----------------------------------------------------------------------------------------------
 
     def finish(self, task: Finish) -> Finished:
-        """Run the functions on a batch that was read, and leave their tensors in its slot."""
+        """Run the pipeline on a batch that was read, and leave its tensors in the slot."""
         assert self._ring is not None
         begun = time.perf_counter_ns()
         form = self._streams[task.stream]
         events = len(task.row)
-        size = max(form.raw_bytes, 1)
+        _, size = form.offsets({rows: int(count.sum()) for rows, count in task.counts.items()})
         slot = self._ring.bytes(task.slot, size)
-        batch: Batch = {key.name: key.view(slot, events) for key in form.keys}
-        event = np.stack([task.file, task.row], 1)
-        batch["label"], batch["event"] = task.label.copy(), event.copy()
+        batch = form.arrays(slot, events, task.counts)
+        batch.update(_identity(task))
         whole = np.ones(events, bool)
         whole[task.dropped] = False
+        here = np.flatnonzero(whole)
         if not whole.all():
-            batch = {name: values[whole] for name, values in batch.items()}
-        result, failed = self._process(form, task, batch, event[whole])
-        outside = np.flatnonzero(whole)
-        tensors, inline, used = self._place(task.slot, slot, result, size)
-        failures = [(int(outside[i]), error) for i, error in failed]
-        return Finished(tensors, inline, used, time.perf_counter_ns() - begun, failures)
+            batch = {name: take(values, here) for name, values in batch.items()}
+        result, failed = self._process(form, task, batch, here)
+        finished = self._place(task.slot, slot, result, size)
+        finished.failures = [(int(here[i]), error) for i, error in failed]
+        if isinstance(result.get("event"), np.ndarray):
+            finished.removed = max(0, len(here) - len(failed) - len(result["event"]))
+        finished.total_ns = time.perf_counter_ns() - begun
+        return finished
 
     def _process(
-        self, form: StreamForm, task: Finish, batch: Batch, event: Ints
+        self, form: StreamForm, task: Finish, batch: Batch, here: Ints
     ) -> tuple[Batch, list[tuple[int, HepfeedError]]]:
-        functions = self._functions[task.stream]
-        if isinstance(functions, ProcessError):
-            raise functions
-        purpose: tuple[int | str, ...] = ("process", form.seed, task.epoch, task.index)
+        """Run the pipeline; where it raises, on each event alone to find which.
+
+        Args:
+            form: Of the stream.
+            task: The batch.
+            batch: Its arrays.
+            here: Which of the task's events are in ``batch``.
+        """
+        pipeline = self._pipelines[task.stream]
+        assert pipeline is not None, "a batch is finished only where there are steps"
+        if isinstance(pipeline, ProcessError):
+            raise pipeline
+        event = np.stack([task.file[here], task.row[here]], 1)
+        draws = Draws(form.seed, task.epoch, task.index, event)
         try:
-            return apply_functions(functions, batch, purpose, not self._alone), []
+            return pipeline(batch, draws, not self._alone), []
         except Exception as error:
             first = error
-        # Which event is it?  Read them again, for a function may have changed its batch in place, and try one by one.
-        label = task.label[np.isin(np.arange(len(task.label)), task.dropped, invert=True)]
-        batch = self._read_again(form, event, label)
+        # A function may have changed its batch in place: read the events again.
+        batch = self._read_again(form, task, here)
         good: list[Batch] = []
         bad: list[tuple[int, HepfeedError]] = []
         for i, (file, row) in enumerate(event.tolist()):
-            one = {name: values[i : i + 1] for name, values in batch.items()}
+            alone = np.array([i])
+            one = {name: take(values, alone) for name, values in batch.items()}
             try:
-                good.append(apply_functions(functions, one, (*purpose, i), not self._alone))
+                good.append(pipeline(one, draws.take(alone), not self._alone))
             except Exception as error:
                 failure = _process_error(error, self._catalogs[form.catalog][file].path, row)
                 if not form.skip_errors:
@@ -482,38 +702,42 @@ class Reader:
         if not bad or not good:  # it raises for the batch as a whole
             file, row = event[0].tolist() if len(event) else (int(task.file[0]), None)
             raise _process_error(first, self._catalogs[form.catalog][file].path, row) from first
-        return {name: np.concatenate([np.asarray(part[name]) for part in good]) for name in good[0]}, bad
+        return {name: concatenate([part[name] for part in good]) for name in good[0]}, bad
 
-    def _read_again(self, form: StreamForm, event: Ints, label: Ints) -> Batch:
-        order = np.lexsort((event[:, 1], event[:, 0]))
-        fresh: Batch = {key.name: np.empty((len(event), *key.shape), key.dtype) for key in form.keys}
-        addresses = {name: row_addresses(array)[order] for name, array in fresh.items()}
-        self.read_events(form.catalog, event[order, 0], event[order, 1], addresses)
-        return {**fresh, "label": label, "event": event}
+    def _read_again(self, form: StreamForm, task: Finish, here: Ints) -> Batch:
+        counts = {rows: count[here] for rows, count in task.counts.items()}
+        file, row = task.file[here], task.row[here]
+        fresh, addresses = empty_batch(form.keys, len(here), counts)
+        order = np.lexsort((row, file))
+        self.read_events(form.catalog, file[order], row[order], {name: a[order] for name, a in addresses.items()})
+        return {**fresh, **{name: values[here] for name, values in _identity(task).items()}}
 
-    def _place(
-        self, slot_number: int, slot: NDArray[np.uint8], result: Batch, used: int
-    ) -> tuple[dict[str, tuple[str, tuple[int, ...], int]], dict[str, Any], int]:
+    def _place(self, slot_number: int, slot: NDArray[np.uint8], result: Batch, used: int) -> Finished:
         """Put arrays into the slot, behind what was read; those that still lie there are left where they are."""
         assert self._ring is not None
         start = slot.ctypes.data
-        tensors: dict[str, tuple[str, tuple[int, ...], int]] = {}
-        inline: dict[str, Any] = {}
+        finished = Finished(list(result), {}, {}, {}, used, 0, [])
         moving: list[tuple[NDArray[Any], int]] = []
         for name, value in result.items():
-            array = value if isinstance(value, np.ndarray) else _as_array(value)
-            if array is None or array.dtype.kind not in "biufc" or array.dtype.itemsize > 16:
-                inline[name] = value
-                continue
-            array = array.astype(array.dtype.newbyteorder("="), copy=False)
-            at = array.ctypes.data - start
-            if array.flags.c_contiguous and 0 <= at <= len(slot) - array.nbytes and array.nbytes:
-                tensors[name] = (array.dtype.str, array.shape, at)
-                continue
-            used = -(-used // _ALIGN) * _ALIGN
-            tensors[name] = (array.dtype.str, array.shape, used)
-            moving.append((array, used))
-            used += array.nbytes
+            if isinstance(value, Structured):
+                finished.structures[name] = value.map(lambda array: np.empty(0, array.dtype))
+                parts = value.arrays()
+            else:
+                array = value if isinstance(value, np.ndarray) else _as_array(value)
+                if array is None or array.dtype.kind not in "biufc" or array.dtype.itemsize > 16:
+                    finished.inline[name] = value
+                    continue
+                parts = {"": array}
+            for part, given in parts.items():
+                array = given.astype(given.dtype.newbyteorder("="), copy=False)
+                at = array.ctypes.data - start
+                if array.flags.c_contiguous and 0 <= at <= len(slot) - array.nbytes and array.nbytes:
+                    finished.tensors[name, part] = (array.dtype.str, array.shape, at)
+                    continue
+                used = _aligned(used)
+                finished.tensors[name, part] = (array.dtype.str, array.shape, used)
+                moving.append((array, used))
+                used += array.nbytes
         if moving:
             target = self._ring.bytes(slot_number, used)
             for array, at in moving:
@@ -522,7 +746,43 @@ class Reader:
                     _core.copy_rows(np.array([array.ctypes.data], np.uint64), there, array.nbytes)
                 else:
                     target[at : at + array.nbytes].view(array.dtype).reshape(array.shape)[...] = array
-        return tensors, inline, used
+        finished.bytes = used
+        return finished
+
+
+def _identity(task: Finish) -> Batch:
+    """What a batch has beside its keys."""
+    made: Batch = {"label": task.label.copy(), "event": np.stack([task.file, task.row], 1)}
+    if task.weight is not None:
+        made["weight"] = task.weight.copy()
+    return made
+
+
+def empty_batch(keys: Sequence[KeyPlace], events: int, counts: Counts) -> tuple[Batch, dict[str, NDArray[np.uint64]]]:
+    """Make arrays for the keys of events; returns them, and the addresses of each event's items."""
+    batch: Batch = {}
+    addresses: dict[str, NDArray[np.uint64]] = {}
+    for key in keys:
+        if key.rows:
+            offsets = _offsets(counts[key.rows])
+            values = np.empty((int(offsets[-1]), *key.shape), key.dtype)
+            batch[key.name] = Jagged(values, offsets)
+            step = offsets[:-1] * key.row_bytes
+        else:
+            values = np.empty((events, *key.shape), key.dtype)
+            batch[key.name] = values
+            step = np.arange(events) * key.row_bytes
+        addresses[key.name] = np.uint64(values.ctypes.data) + step.astype(np.uint64)
+    return batch, addresses
+
+
+def _extents(source: SourceTable, name: str, events: Ints) -> tuple[Ints, Ints]:
+    """First row and number of rows of events ``(n,)`` of a key."""
+    column = source.keys[name].column
+    if not column.rows:
+        return events, np.ones(len(events), np.int64)
+    extents = source.extents[column.rows]
+    return extents.start[events], extents.count[events]
 
 
 def _close_files(opened: OrderedDict[str, int]) -> None:
@@ -531,57 +791,24 @@ def _close_files(opened: OrderedDict[str, int]) -> None:
     opened.clear()
 
 
-def apply_functions(
-    functions: list[Callable[[Batch], Batch]], batch: Batch, purpose: tuple[int | str, ...], restore: bool = True
-) -> Batch:
-    """Apply functions in their order.
-
-    NumPy's and Python's global random numbers, which such functions use, depend on ``purpose`` alone meanwhile.
-
-    Args:
-        functions: Each takes and returns a dict of arrays.
-        batch: What the first one gets.
-        purpose: Seed, epoch and batch.
-        restore: Put the global random numbers back, as must be where they are also the user's.
-
-    Raises:
-        TypeError: A function returns something else than a dict.
-    """
-    before = (np.random.get_state(), random.getstate()) if restore else None  # noqa: NPY002
-    number = xxhash.xxh3_64_intdigest(repr(purpose).encode()) % 2**32
-    np.random.seed(number)  # noqa: NPY002
-    random.seed(number)
-    try:
-        for function in functions:
-            result: object = function(batch)
-            if not isinstance(result, dict):
-                name = getattr(function, "__name__", repr(function))
-                raise TypeError(f"{name} must return a dict of arrays, not {type(result).__name__}")
-            batch = result
-        return batch
-    finally:
-        if before is not None:
-            np.random.set_state(before[0])  # noqa: NPY002
-            random.setstate(before[1])
-
-
-def native_dataset(info: DatasetInfo, table: ChunkTable, dtype: str) -> _core.Dataset:
-    """Make the native form of a data set that is delivered as ``dtype``."""
-    stored, out = np.dtype(info.dtype), np.dtype(dtype)
+def native_dataset(info: DatasetInfo, chunks: ChunkTable, dtype: str) -> _core.Dataset:
+    """Make the native form of a data set whose items are delivered as ``dtype``; compound ones only as stored."""
+    stored, out = info.item, hdf5.type_of(dtype)
+    chunked = info.storage == "chunked"
     return _core.Dataset(
         shape=info.shape,
         type=_type_code(stored),
         item=stored.itemsize,
         out_type=_type_code(out),
         out_item=out.itemsize,
-        swap=not stored.isnative,
+        swap=stored.names is None and not stored.isnative and dtype != info.dtype,
         offset=info.offset,
-        chunk=info.chunk if info.storage == "chunked" else (),
-        filters=info.filters if info.storage == "chunked" else (),
+        chunk=info.chunk if chunked else (),
+        filters=info.filters if chunked else (),
         fill=info.fill,
-        chunk_offset=table.offset,
-        chunk_size=table.size,
-        chunk_mask=table.mask,
+        chunk_offset=chunks.offset,
+        chunk_size=chunks.size,
+        chunk_mask=chunks.mask,
     )
 
 
@@ -626,9 +853,16 @@ def _read_error(path: str, info: DatasetInfo, event: int, fault: int, offset: in
     return CorruptDataError(f"the chunk of {where} {what}; {remedy}", file=path, key=info.key, event=event)
 
 
-def _process_error(error: Exception, path: str, event: int | None) -> ProcessError:
+def _process_error(error: Exception, path: str, event: int | None) -> HepfeedError:
+    """Say on which event the pipeline failed."""
+    if isinstance(error, HepfeedError) and not isinstance(error, ProcessError):
+        found = type(error)(error.message, file=path, key=error.key, event=event)
+        found.__cause__ = error
+        return found
     import traceback
 
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
     which = "" if event is None else f" on event {event} of {path!r}"
-    return ProcessError(f"process_fn raised {type(error).__name__}: {error}{which}\n\n{text}", file=path, event=event)
+    return ProcessError(
+        f"process_fn or transform raised {type(error).__name__}: {error}{which}\n\n{text}", file=path, event=event
+    )

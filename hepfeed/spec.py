@@ -7,9 +7,24 @@ The short form is a list of ``[files, keys, label, rate]``, one entry a sample::
         ["data/ChPiEscan/*.h5", ["ECAL", "HCAL", "target"], "pion", 1.0],
     ])
 
-The long form of an entry is a mapping of the options ``files``, ``keys``, ``label``, ``rate`` and ``filter``.
-Both can be kept in a YAML or JSON file.  Everything is validated when the specification is made; no file of
-events is opened for that.
+The long form of an entry is a mapping of the options ``files``, ``keys``, ``label``, ``rate``, ``filter`` and
+``layout``.  Both can be kept in a YAML or JSON file, with what is made of the events::
+
+    samples:
+      - [EleEscan/*.h5, [ECAL, HCAL, pdgID, target], electron, 1.0]
+      - {files: ChPiEscan/*.h5, keys: [ECAL, HCAL, pdgID, target], label: pion, rate: 1.0, layout: dense}
+    filter: ECAL_HCAL_ERatio < 0.025
+    targets:
+      energy: target[0, 1]
+      signal: abs(pdgID) == 11
+      species: {key: pdgID, map: {11: 0, 211: 1}}
+    transforms:
+      - sparsify: {keys: ECAL, threshold: 1.0e-4}
+      - cache
+      - flip: {keys: ECAL, axes: [0, 1]}
+    weights: {flat: "target[0, 1]", bins: 20}
+
+Everything is validated when the specification is made; no file of events is opened for that.
 """
 
 from __future__ import annotations
@@ -21,14 +36,17 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import xxhash
 
 from hepfeed import spec_file
-from hepfeed.errors import HepfeedError, SpecError, nearest
+from hepfeed.columns import parse_key
+from hepfeed.errors import HepfeedError, KeyMissingError, SpecError, nearest
+from hepfeed.expression import find_name
 from hepfeed.filters import Filter
 from hepfeed.patterns import HDF5_SUFFIXES, expand, hdf5_files, match
+from hepfeed.pipeline import CACHE, Pipeline, Transform
 from hepfeed.spec_options import (
     RESERVED_NAMES,
     Document,
@@ -36,10 +54,13 @@ from hepfeed.spec_options import (
     FilterLike,
     Label,
     LabelRule,
+    Layout,
     Rate,
     read_entry,
     validate,
 )
+from hepfeed.transforms.target import Target
+from hepfeed.weight_rules import Rule, read_rule
 
 __all__ = ["HDF5_SUFFIXES", "RESERVED_NAMES", "LabelRule", "Sample", "SampleSpec", "hdf5_files"]
 
@@ -53,11 +74,13 @@ class Sample:
     Attributes:
         files: Absolute paths, in order, each once.
         patterns: Paths and globs as written, which name exactly ``files``.
-        keys: Batch name -> paths of data sets, tried in order in each file.
+        keys: Batch name -> data sets or parts of them (:func:`hepfeed.columns.parse_key`), tried in order in each
+            file.
         label: Label of every event.
         rate: Events of this sample relative to the others; None: as many as there are, or rates per file.
         file_rates: Rate of each of ``files``, or None.
         filter: Which events to keep, beside the filter of the specification, or None for all.
+        layout: How its files store events, see :mod:`hepfeed.schemas`, or None to find out.
         root: Directory that relative ``patterns`` start from.
     """
 
@@ -68,6 +91,7 @@ class Sample:
     rate: float | None
     file_rates: tuple[float, ...] | None
     filter: Filter | None
+    layout: Layout
     root: str = field(compare=False)
 
     def __repr__(self) -> str:
@@ -83,6 +107,7 @@ class Sample:
             "label": self.label,
             "rate": rate,
             "filter": self.filter,
+            "layout": self.layout,
         }
 
 
@@ -97,6 +122,9 @@ class SampleSpec:
         classes: Label -> class index.
         filter: Which events to keep in all samples, or None for all.
         dtypes: Batch name -> NumPy type that it is converted to, for those that are.
+        targets: Name in a batch -> the step that makes it.
+        pipeline: What readers do to a batch after the targets are made.
+        weights: Rule for the weights of events, see :mod:`hepfeed.weight_rules`, or None for none.
     """
 
     def __init__(
@@ -106,26 +134,37 @@ class SampleSpec:
         filter: FilterLike | None = None,
         classes: Mapping[Label, int] | None = None,
         dtypes: Mapping[str, Any] | None = None,
+        transforms: Sequence[Transform] | Transform | Pipeline | None = None,
+        targets: Mapping[str, Any] | None = None,
+        weights: Any = None,
         root: Path | None = None,
     ) -> None:
         """Make a specification.
 
         Args:
-            samples: Entries ``[files, keys, label, rate]``, mappings of these options and ``filter``, or
+            samples: Entries ``[files, keys, label, rate]``, mappings of these options, ``filter`` and ``layout``, or
                 samples of another specification.
 
                 - ``files`` is a path, a glob (``**`` too), a directory (its HDF5 files) or a list of them.
-                - ``keys`` is a list of data sets; ``{"ECAL": ["ECAL", "ECAL/ECAL"]}`` in it names candidates
-                  that are tried in order.
+                - ``keys`` is a list of data sets or parts of them (``"jets.pt"``, ``"jets[pt, eta]"``,
+                  ``"HitData[1:4]"``), which are also their names in a batch; ``{"ECAL": ["ECAL", "ECAL/ECAL"]}``
+                  in it gives a name to candidates that are tried in order.
                 - ``label`` is a str, an int, or a :class:`LabelRule` as a mapping.
                 - ``rate`` is the number of events relative to other samples, or one for each file (a list, or
                   a mapping from path, glob or file name).  Without rates, events come as many as there are.
+                - ``layout`` says how the files store events, where that is not recognised or not as wanted; see
+                  :mod:`hepfeed.schemas`.
             filter: Condition on the events of all samples, beside their own: an expression of
                 :mod:`hepfeed.expression`, a :class:`~hepfeed.filters.Filter`, or a function, which gets all keys
                 of the batch.
             classes: Index of every label, and perhaps of others.  By default str labels are numbered in
                 alphabetical order, and int labels are their own index.
             dtypes: NumPy type to convert a key to, by batch name.
+            transforms: Steps and functions for the readers, see :class:`hepfeed.pipeline.Pipeline`.
+            targets: Name in a batch -> a key, an expression over keys of the batch, or the options of
+                :class:`hepfeed.transforms.target.Target`.  They are made in this order, before the transforms; one
+                may use those before it.
+            weights: Rule for the weights of events, see :mod:`hepfeed.weight_rules`.
             root: Directory that relative paths start from; default: the working directory.
 
         Raises:
@@ -133,7 +172,8 @@ class SampleSpec:
                 samples do not go together.
             FilterError: A filter is wrong.
         """
-        given = {"samples": samples, "filter": filter, "classes": classes, "dtypes": dtypes}
+        given: dict[str, Any] = {"samples": samples, "filter": filter, "classes": classes, "dtypes": dtypes}
+        given |= {"transforms": transforms, "targets": targets, "weights": weights}
         document = validate(Document, {name: value for name, value in given.items() if value is not None})
         if not document.samples:
             raise SpecError("a specification needs one sample or more, and the list is empty")
@@ -155,6 +195,17 @@ class SampleSpec:
         for name in self.dtypes:
             if name not in self.names:
                 raise SpecError(f"dtypes names {name!r}, which is no key; {nearest(name, self.names)}", key=name)
+        self.targets = _read_targets(document.targets, self.names)
+        steps = document.transforms
+        self.pipeline = (
+            steps if isinstance(steps, Pipeline) else Pipeline(_located(steps, os.path.abspath(root or ".")))
+        )
+        self.weights: Rule | None = None if document.weights is None else read_rule(document.weights, self.classes)
+
+    @property
+    def steps(self) -> Pipeline:
+        """What readers do to a batch: the targets, then the transforms."""
+        return Pipeline(list(self.targets.values())) + self.pipeline if self.targets else self.pipeline
 
     @property
     def files(self) -> list[str]:
@@ -171,6 +222,10 @@ class SampleSpec:
         filters = [condition for condition in (self.filter, sample.filter) if condition is not None]
         return Filter.all_of(filters) if filters else None
 
+    def as_read(self) -> SampleSpec:
+        """Return the specification without targets, transforms and weights."""
+        return SampleSpec(self.samples, filter=self.filter, classes=self.classes, dtypes=self.dtypes)
+
     def fingerprint(self) -> str:
         """Return 32 hexadecimal digits that change with any option or the list of files.
 
@@ -184,6 +239,7 @@ class SampleSpec:
                 "rate": sample.rate,
                 "file_rates": sample.file_rates,
                 "filter": sample.filter and sample.filter.fingerprint(),
+                "layout": sample.layout,
             }
             for sample in self.samples
         ]
@@ -192,38 +248,42 @@ class SampleSpec:
             "filter": self.filter and self.filter.fingerprint(),
             "classes": sorted(self.classes.items(), key=lambda item: item[1]),
             "dtypes": self.dtypes,
+            "steps": self.steps.fingerprint(),
+            "weights": self.weights,
         }
         return xxhash.xxh3_128(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SampleSpec):
             return NotImplemented
-        return (self.samples, self.filter, self.classes, self.dtypes) == (
-            other.samples,
-            other.filter,
-            other.classes,
-            other.dtypes,
-        )
+        return self._identity() == other._identity()
+
+    def _identity(self) -> tuple[Any, ...]:
+        made = (self.targets, self.pipeline.fingerprint(), self.weights)
+        return self.samples, self.filter, self.classes, self.dtypes, *made
 
     def __hash__(self) -> int:
         return hash((self.names, tuple(self.files)))
 
     def __repr__(self) -> str:
-        options = "".join(f", {name}={value!r}" for name, value in self._options().items() if name != "classes")
+        options = {"filter": self.filter, "dtypes": self.dtypes, "targets": [*self.targets], "weights": self.weights}
+        options |= {"transforms": [getattr(step, "__name__", type(step).__name__) for step in self.pipeline.steps]}
+        written = "".join(f", {name}={value!r}" for name, value in options.items() if value)
         return (
             f"SampleSpec({len(self.samples)} samples, {len(self.files)} files, keys={list(self.names)}, "
-            f"classes={self.classes}{options})"
+            f"classes={self.classes}{written})"
         )
 
-    def _options(self) -> dict[str, Any]:
-        options = {"filter": self.filter, "classes": self.classes, "dtypes": self.dtypes}
-        return {name: value for name, value in options.items() if value}
-
     @classmethod
-    def load(cls, path: Path) -> SampleSpec:
-        """Read a YAML or JSON file: the list of samples, or a mapping ``samples, filter, classes, dtypes``.
+    def load(cls, path: Path, until: Literal["read", "cache"] | None = None) -> SampleSpec:
+        """Read a YAML or JSON file: the list of samples, or a mapping of the options of the constructor.
 
-        Relative paths in it start from its directory.
+        Relative paths in it, of statistics too, start from its directory.
+
+        Args:
+            path: The file.
+            until: ``"read"`` leaves out targets, transforms and weights, and ``"cache"`` weights and the transforms
+                after the word ``cache``: those may name statistics that are yet to be collected.
 
         Raises:
             SpecError: As the constructor; or the file is missing or is neither YAML nor JSON, with the line.
@@ -231,7 +291,13 @@ class SampleSpec:
         """
         path = os.path.abspath(os.path.expanduser(path))
         try:
-            return cls(**spec_file.read(path), root=os.path.dirname(path))
+            options = spec_file.read(path)
+            for name in {"read": ("targets", "transforms", "weights"), "cache": ("weights",), None: ()}[until]:
+                options.pop(name, None)
+            transforms = options.get("transforms")
+            if until and isinstance(transforms, list) and CACHE in transforms:
+                options["transforms"] = transforms[: transforms.index(CACHE)]
+            return cls(**options, root=os.path.dirname(path))
         except HepfeedError as error:
             error.file = error.file or path
             raise
@@ -246,7 +312,7 @@ class SampleSpec:
             path: File to write; its suffix chooses between ``.yaml``, ``.yml`` and ``.json``.
 
         Raises:
-            SpecError: A filter is a function, or the suffix is another one.
+            SpecError: A filter or a transform is a function, or the suffix is another one.
         """
         path = os.path.abspath(os.path.expanduser(path))
         spec_file.write(self._document(os.path.dirname(path)), path)
@@ -255,7 +321,7 @@ class SampleSpec:
         """Return what :meth:`save` writes to a YAML file in ``directory`` (default: the working directory).
 
         Raises:
-            SpecError: A filter is a function.
+            SpecError: A filter or a transform is a function.
         """
         return spec_file.to_yaml(self._document(os.path.abspath(directory or os.curdir)))
 
@@ -264,10 +330,16 @@ class SampleSpec:
         for number, (entry, root) in enumerate(self._entries, 1):
             with _naming(f"sample {number} of {len(self._entries)}"):
                 document["samples"].append(spec_file.written_entry(entry, root, directory))
-        options = self._options()
-        if self.filter:
-            options["filter"] = spec_file.written_filter(self.filter)
-        return document | options
+        known = {*self.names, *self.targets, "label", "event"}
+        options = {
+            "filter": self.filter and spec_file.written_filter(self.filter),
+            "classes": self.classes,
+            "dtypes": self.dtypes,
+            "targets": {name: _written_target(target, known) for name, target in self.targets.items()},
+            "transforms": self.pipeline.to_spec(),
+            "weights": self.weights,
+        }
+        return document | {name: value for name, value in options.items() if value}
 
 
 # ---- the samples of an entry
@@ -284,6 +356,7 @@ def _resolve(entry: Entry, root: str) -> list[Sample]:
         rate=entry.rate if isinstance(entry.rate, float) else None,
         file_rates=_file_rates(entry.rate, files, root),
         filter=_as_filter(entry.filter, entry.keys),
+        layout=entry.layout,
         root=root,
     )
     if not isinstance(entry.label, LabelRule):
@@ -331,6 +404,55 @@ def _as_filter(condition: FilterLike | None, names: Iterable[str]) -> Filter | N
     if condition is None or isinstance(condition, Filter):
         return condition
     return Filter(condition) if isinstance(condition, str) else Filter(condition, keys=names)
+
+
+# ---- transforms and targets
+
+
+def _located(transforms: Any, root: str) -> Any:
+    """Let relative paths of statistics start from ``root``."""
+    if isinstance(transforms, list | tuple):
+        return [_located(step, root) for step in transforms]
+    if not isinstance(transforms, Mapping):
+        return transforms
+    located = dict(transforms)
+    for name, options in transforms.items():
+        path = options.get("statistics") if isinstance(options, Mapping) else None
+        if isinstance(path, str | os.PathLike):
+            located[name] = {**options, "statistics": os.path.join(root, os.path.expanduser(path))}
+    return located
+
+
+def _read_targets(rules: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Target]:
+    """Make the steps of targets; each may use the keys and the targets before it."""
+    targets: dict[str, Target] = {}
+    for name, rule in rules.items():
+        known = [*names, *targets, "label", "event"]
+        with _naming(f"target {name!r}"):
+            if name in names:
+                raise SpecError("there is a key of that name, which the target would hide: choose another name")
+            if isinstance(rule, str):
+                rule = {"key": rule} if rule in known else {"expression": rule}
+            if not isinstance(rule, Mapping):
+                raise SpecError(
+                    f"a target is a key, an expression or a mapping such as {{'key': 'pdgID'}}, not {rule!r}"
+                )
+            if "name" in rule:
+                raise SpecError("the name of a target stands before its rule: leave the option 'name' out")
+            target = validate(Target, {"name": name, **rule})
+            for key in target.needs:
+                path = key if key in known else parse_key(key)[0]
+                if find_name(path, known) is None:
+                    raise KeyMissingError(f"no key {key!r} is fed; {nearest(key, known)}", key=key)
+        targets[name] = target
+    return targets
+
+
+def _written_target(target: Target, known: set[str]) -> Any:
+    """Return the rule of a target as a file has it: the text alone where that says which of both it is."""
+    options = target.model_dump(exclude_defaults=True, exclude={"name"})
+    kind, text = next(iter(options.items()))
+    return text if len(options) == 1 and (kind == "key") == (text in known) else options
 
 
 # ---- how samples go together

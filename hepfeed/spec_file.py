@@ -103,9 +103,11 @@ def written_entry(entry: Entry, root: str, directory: str) -> dict[str, Any] | l
         "label": rule or entry.label,
         "rate": rate,
         "filter": None if entry.filter is None else written_filter(entry.filter),
+        "layout": entry.layout,
     }
     options = {name: value for name, value in options.items() if value is not None}
-    short = len(files) == 1 and rule is None and not isinstance(rate, (list, dict)) and entry.filter is None
+    plain = len(files) == 1 and rule is None and not isinstance(rate, (list, dict))
+    short = plain and entry.filter is None and entry.layout is None
     return _Flow(options.values()) if short else options
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar, cast
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
+from hepfeed.columns import parse_key
 from hepfeed.errors import FilterError, HepfeedError, SpecError, nearest
 from hepfeed.filters import Filter
 
@@ -21,7 +22,9 @@ __all__ = [
     "FilterLike",
     "Label",
     "LabelRule",
+    "Layout",
     "Rate",
+    "first_fault",
     "read_entry",
     "validate",
 ]
@@ -30,6 +33,7 @@ RESERVED_NAMES = ("label", "event", "weight")
 
 Label: TypeAlias = str | int
 Rate: TypeAlias = float | tuple[float, ...] | dict[str, float] | None
+Layout: TypeAlias = str | dict[str, Any] | None
 FilterLike: TypeAlias = str | Callable[[dict[str, Any]], Any] | Filter
 
 
@@ -113,6 +117,8 @@ def _read_keys(value: Any) -> dict[str, tuple[str, ...]]:
         for text in (name, *candidates):
             if not isinstance(text, str) or not text.strip("/"):
                 raise SpecError(f"a key must be the path of a data set (str), not {text!r}")
+        for path in candidates:
+            parse_key(path)
         name = name.strip("/")
         if name in RESERVED_NAMES:
             raise SpecError(
@@ -167,6 +173,22 @@ def _read_filter(value: Any) -> FilterLike | None:
     raise FilterError(f"filter must be an expression such as 'Energy > 0.6' or a function, not {value!r}")
 
 
+def _read_layout(value: Any) -> Layout:
+    if value is None:
+        return None
+    from hepfeed import schemas  # with h5py, which a specification without a layout does not need
+
+    return schemas.check_layout(value)
+
+
+def _read_targets(value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise SpecError(f"targets must map names to rules, e.g. {{'signal': 'abs(pdgID) == 11'}}, not {value!r}")
+    return dict(value)
+
+
 def _read_classes(value: Any) -> dict[Label, int] | None:
     if value is None:
         return None
@@ -214,6 +236,7 @@ class Entry(BaseModel):
         label: Of every event, or a rule that labels files one by one.
         rate: Relative number of events: of all files, of each, by name, or None for "as many as there are".
         filter: Which events to keep, or None for all.
+        layout: How its files store events, see :mod:`hepfeed.schemas`, or None to find out.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -223,6 +246,7 @@ class Entry(BaseModel):
     label: Annotated[Any, PlainValidator(_read_label)]
     rate: Annotated[Rate, PlainValidator(_read_rate)] = None
     filter: Annotated[Any, PlainValidator(_read_filter)] = None
+    layout: Annotated[Layout, PlainValidator(_read_layout)] = None
 
 
 class Document(BaseModel):
@@ -233,6 +257,9 @@ class Document(BaseModel):
         filter: Which events to keep in all samples, or None for all.
         classes: Label -> class index; None: to be numbered.
         dtypes: Batch name -> name of the NumPy type that it is converted to.
+        transforms: Of :class:`hepfeed.pipeline.Pipeline`, not yet read.
+        targets: Name -> rule, not yet read.
+        weights: Rule of :mod:`hepfeed.weights`, not yet read.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -241,6 +268,9 @@ class Document(BaseModel):
     filter: Annotated[Any, PlainValidator(_read_filter)] = None
     classes: Annotated[dict[Label, int] | None, PlainValidator(_read_classes)] = None
     dtypes: Annotated[dict[str, str], PlainValidator(_read_dtypes)] = {}
+    transforms: Any = None
+    targets: Annotated[dict[str, Any], PlainValidator(_read_targets)] = {}
+    weights: Any = None
 
 
 def read_entry(given: Any) -> Entry:
@@ -271,13 +301,23 @@ def validate(model: type[_Model], options: Any) -> _Model:
     try:
         return model.model_validate(options)
     except ValidationError as report:
-        # A misspelt option is often also a missing one: the misspelling is what to tell.
-        fault = min(report.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+        fault = first_fault(model, report)
+    # Not inside the handler: pydantic's report would be the context of the error that it holds, and a circle through it
+    # is never collected.
+    raise fault
+
+
+def first_fault(model: type[BaseModel], report: ValidationError) -> HepfeedError:
+    """Return pydantic's report as one error on the first fault."""
+    # A misspelt option is often also a missing one: the misspelling is what to tell.
+    fault = min(report.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     option = str(fault["loc"][0]) if fault["loc"] else "?"
     cause = fault.get("ctx", {}).get("error")
+    if isinstance(cause, HepfeedError):
+        return cause
     if fault["type"] == "extra_forbidden":
         names = [field.alias or name for name, field in model.model_fields.items()]
-        raise SpecError(f"there is no option {option!r}; {nearest(option, names)}")
+        return SpecError(f"there is no option {option!r}; {nearest(option, names)}")
     if fault["type"] == "missing":
-        raise SpecError(f"the option {option!r} is missing: give it")
-    raise cause if isinstance(cause, HepfeedError) else SpecError(f"option {option!r}: {fault['msg']}")
+        return SpecError(f"the option {option!r} is missing: give it")
+    return SpecError(f"option {option!r}: {fault['msg']}")

@@ -28,13 +28,14 @@ class FeedStats(dict[str, Any]):
     """What :meth:`hepfeed.DataLoader.stats` returns; a dict that prints as a table.
 
     Keys:
-        read, inflate, scatter, transform: Seconds of all readers together; ``transform`` is the user's functions.
+        read, inflate, scatter, transform: Seconds of all readers together; ``transform`` is the pipeline.
         wait: Seconds that the consumer waited for a batch.
         transfer: Seconds of the consumer's process for dispatch, views, ``outputs`` and ``delivery_fn``.
         readers: Number of readers (0: in the consumer's process).
         seconds: From the first request of an epoch to the last batch, over all epochs.
         events, batches: Delivered.
         skipped: Events left out by ``on_error="skip"``.
+        removed: Events that steps of the pipeline took out, such as those that are not finite.
         restarts: Readers that died and were replaced.
         copies: Batches that were copied because the consumer kept earlier ones.
         bytes_read, bytes_inflated, chunks: From the files, and after decoding.
@@ -69,7 +70,7 @@ class StageClock:
         self._clock = clock
         self.stages = dict.fromkeys(STAGES, 0.0)
         self.counts = dict.fromkeys(
-            ("events", "batches", "skipped", "restarts", "copies", "bytes_read", "bytes_inflated", "chunks"),
+            ("events", "batches", "skipped", "removed", "restarts", "copies", "bytes_read", "bytes_inflated", "chunks"),
             0,
         )
         self.seconds = 0.0

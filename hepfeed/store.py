@@ -12,21 +12,41 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from hepfeed import hdf5
+from hepfeed.columns import Column, Extents
 from hepfeed.errors import HepfeedError
+from hepfeed.file_events import Layout
 from hepfeed.hdf5 import ChunkTable, DatasetInfo, FileInfo
 from hepfeed.progress import Progress
 from hepfeed.worker import call_everywhere
 
-__all__ = ["IndexStore", "describe_files", "load_tables"]
+__all__ = ["IndexStore", "Wanted", "describe_files", "load_tables"]
 
-_FORMAT = 1
+_FORMAT = 2
 _APPLICATION = 0x48464944  # "HFID" in SQLite's application_id: no other program's tables are ever dropped
 _logger = logging.getLogger("hepfeed")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be known of a file: the arguments of :func:`hepfeed.file_events.describe_events`."""
+
+    path: str
+    keys: tuple[str, ...]
+    also: tuple[str, ...] = ()
+    layout: Layout = None
+
+    @property
+    def request(self) -> str:
+        """Stands for all but the path in the index file."""
+        text = json.dumps([self.keys, self.also, self.layout], sort_keys=True)
+        return xxhash.xxh3_128_hexdigest(text.encode())
 
 
 def default_store_path() -> Path:
@@ -103,33 +123,45 @@ class IndexStore:
         except sqlite3.Error as error:
             _logger.warning("the index in %s could not be written: %s", self.path, error)
 
-    def files(self, paths: Sequence[str]) -> dict[str, FileInfo]:
+    def files(self, wanted: Sequence[Wanted]) -> dict[str, FileInfo]:
         """Return what is kept of those files that have not changed since.  Chunk tables are left for later."""
         found: dict[str, FileInfo] = {}
-        for start in range(0, len(paths), 500):
-            some = paths[start : start + 500]
+        request = {each.path: each.request for each in wanted}
+        for start in range(0, len(wanted), 500):
+            some = [each.path for each in wanted[start : start + 500]]
             marks = ",".join("?" * len(some))
             rows = self._database.execute(f"SELECT * FROM files WHERE path IN ({marks})", some)
-            for path, size, mtime_ns, text in rows:
+            for path, asked, size, mtime_ns, text in rows:
+                if asked != request[path]:
+                    continue
                 with contextlib.suppress(OSError):
                     status = os.stat(path)
                     if (status.st_size, status.st_mtime_ns) == (size, mtime_ns):
-                        found[path] = FileInfo(path, size, mtime_ns, *_unpacked(text))
+                        found[path] = FileInfo(path, size, mtime_ns, **_unpacked(text), extents=self._extents(text))
         return found
 
-    def put_files(self, files: Iterable[FileInfo]) -> None:
+    def _extents(self, text: str) -> dict[str, Extents]:
+        found = {}
+        for name, digest in json.loads(text)["extents"].items():
+            (content,) = self._database.execute("SELECT content FROM extents WHERE digest = ?", (digest,)).fetchone()
+            found[name] = Extents.frombytes(content)
+        return found
+
+    def put_files(self, files: Iterable[tuple[Wanted, FileInfo]]) -> None:
         """Keep files with their chunk tables."""
         with self._writing() as database:
             if database is None:
                 return
-            for file in files:
-                known = self.files([file.path]).get(file.path)
-                if known is not None:
-                    merged = {**known.datasets, **file.datasets}
-                    file = replace(file, datasets=merged, absent=known.absent | file.absent)
+            for wanted, file in files:
+                contents = {name: extents.tobytes() for name, extents in file.extents.items()}
+                digests = {name: xxhash.xxh3_128_hexdigest(content) for name, content in contents.items()}
+                database.executemany(
+                    "INSERT OR REPLACE INTO extents VALUES (?, ?)",
+                    [(digests[name], content) for name, content in contents.items()],
+                )
                 database.execute(
-                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)",
-                    (file.path, file.size, file.mtime_ns, _packed(file)),
+                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
+                    (file.path, wanted.request, file.size, file.mtime_ns, _packed(file, digests)),
                 )
                 database.executemany(
                     "INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, ?)",
@@ -171,12 +203,14 @@ def _prepare(database: sqlite3.Connection) -> None:
             raise sqlite3.DatabaseError("it is the database of another program: name another file for the index")
         if version != _FORMAT:
             database.execute(f"PRAGMA application_id = {_APPLICATION}")
-            for table in ("files", "chunks", "selections"):
+            for table in ("files", "chunks", "extents", "selections"):
                 database.execute(f"DROP TABLE IF EXISTS {table}")
             database.execute(f"PRAGMA user_version = {_FORMAT}")
         database.execute(
-            "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INT, mtime_ns INT, datasets TEXT)"
+            "CREATE TABLE IF NOT EXISTS files (path TEXT, request TEXT, size INT, mtime_ns INT, content TEXT,"
+            " PRIMARY KEY (path, request))"
         )
+        database.execute("CREATE TABLE IF NOT EXISTS extents (digest TEXT PRIMARY KEY, content BLOB)")
         database.execute(
             "CREATE TABLE IF NOT EXISTS chunks (path TEXT, key TEXT, mtime_ns INT, content BLOB,"
             " PRIMARY KEY (path, key))"
@@ -187,22 +221,39 @@ def _prepare(database: sqlite3.Connection) -> None:
         )
 
 
-def _packed(file: FileInfo) -> str:
-    datasets = [{**asdict(info), "fill": info.fill.hex()} for info in file.datasets.values()]
-    return json.dumps({"datasets": datasets, "absent": sorted(file.absent)})
+def _packed(file: FileInfo, extents: dict[str, str]) -> str:
+    return json.dumps(
+        {
+            "datasets": [{**asdict(info), "fill": info.fill.hex()} for info in file.datasets.values()],
+            "absent": sorted(file.absent),
+            "events": file.events,
+            "columns": {key: asdict(column) for key, column in file.columns.items()},
+            "layout": file.layout,
+            "extents": extents,
+        }
+    )
 
 
-def _unpacked(text: str) -> tuple[dict[str, DatasetInfo], frozenset[str]]:
+def _unpacked(text: str) -> dict[str, Any]:
     content = json.loads(text)
-    found = {}
+    datasets = {}
     for item in content["datasets"]:
-        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in item.items()}
-        found[item["key"]] = DatasetInfo(**{**fields, "fill": bytes.fromhex(item["fill"])})
-    return found, frozenset(content["absent"])
+        datasets[item["key"]] = DatasetInfo(**{**_tuples(item), "fill": bytes.fromhex(item["fill"])})
+    return {
+        "datasets": datasets,
+        "absent": frozenset(content["absent"]),
+        "events": content["events"],
+        "columns": {key: Column(**_tuples(column)) for key, column in content["columns"].items()},
+        "layout": content["layout"],
+    }
+
+
+def _tuples(item: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in item.items()}
 
 
 def describe_files(
-    wanted: Sequence[tuple[str, Sequence[str]]],
+    wanted: Sequence[Wanted],
     *,
     store: IndexStore,
     workers: int = 1,
@@ -212,7 +263,7 @@ def describe_files(
     """Describe files, from the store where it knows them and else by opening them, in parallel.
 
     Args:
-        wanted: ``(path, candidate keys)`` for each file; keys that a file lacks are left out.
+        wanted: What to find out of each file; keys that a file lacks are left out.
         store: Where descriptions are kept.
         workers: Processes that open files.
         on_error: ``"raise"`` the first error, or ``"skip"`` such files and return their errors.
@@ -221,16 +272,17 @@ def describe_files(
     Returns:
         The files by path (without chunk tables where they came from the store), and the errors of skipped files.
     """
-    known = store.files([path for path, _ in wanted])
-    missing = [(path, tuple(keys)) for path, keys in wanted if not _covers(known.get(path), keys)]
+    known = store.files(wanted)
+    missing = [each for each in wanted if each.path not in known]
     errors: list[HepfeedError] = []
-    fresh: list[FileInfo] = []
+    fresh: list[tuple[Wanted, FileInfo]] = []
     few = len(missing) < 32  # starting processes takes longer than opening some files
-    calls = [(path, keys, True) for path, keys in missing]
-    with contextlib.closing(call_everywhere("hepfeed.hdf5:describe", calls, 1 if few else workers)) as replies:
-        for done, (_, succeeded, value) in enumerate(replies, 1):
+    calls = [(each.path, each.keys, each.also, each.layout) for each in missing]
+    describe = "hepfeed.file_events:describe_events"
+    with contextlib.closing(call_everywhere(describe, calls, 1 if few else workers)) as replies:
+        for done, (number, succeeded, value) in enumerate(replies, 1):
             if succeeded:
-                fresh.append(value)
+                fresh.append((missing[number], value))
             elif on_error == "skip" and isinstance(value, HepfeedError):
                 errors.append(value)
             else:
@@ -238,15 +290,8 @@ def describe_files(
             if progress:
                 progress("opening files", done, len(missing))
     store.put_files(fresh)
-    fresh_paths = [file.path for file in fresh]
-    known.update(store.files(fresh_paths))  # merged with what was known, and without the tables
-    known.update((file.path, file) for file in fresh if file.path not in known)
+    known.update((each.path, replace(file, tables={})) for each, file in fresh)
     return known, errors
-
-
-def _covers(file: FileInfo | None, keys: Sequence[str]) -> bool:
-    """Whether a description says of every key that it is there or that it is not."""
-    return file is not None and all(key in file.datasets or key in file.absent for key in keys)
 
 
 def load_tables(file: FileInfo, store: IndexStore) -> dict[str, ChunkTable]:
@@ -256,4 +301,5 @@ def load_tables(file: FileInfo, store: IndexStore) -> dict[str, ChunkTable]:
     kept = store.tables(file)
     if all(key in kept for key, info in file.datasets.items() if info.storage == "chunked"):
         return kept
-    return hdf5.describe(file.path, list(file.datasets), optional=True).tables
+    with hdf5.open_file(file.path) as opened:
+        return hdf5.describe_columns(opened, file.path, {name: Column(name) for name in file.datasets})[1]

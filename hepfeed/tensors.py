@@ -12,10 +12,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Graph", "Jagged", "KernelMap", "Padded", "Sparse", "Structured", "concatenate", "take"]
+__all__ = ["Batch", "Graph", "Jagged", "KernelMap", "Padded", "Sparse", "Structured", "concatenate", "take"]
 
 Array = Any
 """A NumPy array or a torch tensor."""
+Batch = dict[str, Any]
+"""Name -> array ``(B, ...)`` or :class:`Structured` of B events; and ``"label"``, ``"event"``, perhaps ``"weight"``."""
 _Self = TypeVar("_Self", bound="Structured")
 
 

@@ -7,9 +7,11 @@ import h5py
 import numpy as np
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from hepfeed.cli import COMMANDS, app, main
+from hepfeed.errors import SpecError
 from hepfeed.spec import SampleSpec
 
 
@@ -114,16 +116,41 @@ def test_a_file_is_shown_with_its_data_sets_and_a_verdict(run, lcd):
     result = run("check", lcd.parent / "pion/1.h5")
     assert result.exit_code == 0
     assert "│ ECAL     │ (4, 6) │ float32 │       │ none  │ 96 bytes │ 4 events │" in result.output
-    assert result.output.splitlines()[-1] == "can be fed: 4 events with the key ECAL"
+    assert "\ncan be fed: 4 events with the key ECAL\n" in result.output
+    written = yaml.safe_load(result.output[result.output.index("samples:") :])
+    assert written["samples"] == [[str(lcd.parent / "pion/1.h5"), ["ECAL"], "pion"]]
 
 
-def test_the_rows_of_a_ragged_layout_are_no_events(run, tmp_path):
-    with h5py.File(tmp_path / "a.h5", "w") as file:
+def test_events_of_different_lengths_are_shown_with_their_specification(run, tmp_path):
+    (tmp_path / "muons").mkdir()
+    with h5py.File(tmp_path / "muons/a.h5", "w") as file:
         file["hits/q"] = np.zeros(5)
         file["hits/offsets"] = np.array([0, 2, 5])
-    shown = run("check", tmp_path / "a.h5").output
-    assert shown.count("hits, not events") == 2
-    assert "ragged hits: 2 events, 5 hits" in shown
+    result = run("check", tmp_path / "muons/a.h5")
+    assert "hits of 2 events" in result.output
+    assert "can be fed: 2 events with the key hits/q; ragged hits: 2 events, 5 hits" in result.output
+    written = yaml.safe_load(result.output[result.output.index("samples:") :])
+    (sample,) = written["samples"]
+    assert (sample["keys"], sample["label"], sample["layout"]) == (["hits/q"], "muons", "offsets")
+    assert run("check", tmp_path / "muons/a.h5", "--write", tmp_path / "muons.yaml").exit_code == 0
+    assert SampleSpec.load(tmp_path / "muons.yaml").samples[0].label == "muons"
+
+
+def test_what_can_not_be_fed_has_no_specification(run, tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["names"] = np.array([b"a", b"b"])
+    result = run("check", tmp_path / "a.h5")
+    assert result.exit_code == 0
+    assert "no specification: the classes in" in result.output
+    result = run("check", tmp_path / "a.h5", "--write", tmp_path / "a.yaml")
+    assert isinstance(result.exception, SpecError)
+    assert not (tmp_path / "a.yaml").exists()
+
+
+def test_writing_is_for_files_and_directories(run, lcd, tmp_path):
+    result = run("check", lcd, "--write", tmp_path / "b.yaml")
+    assert result.exit_code == 2
+    assert "--write is for a file or a directory" in " ".join(result.output.split())
 
 
 def test_files_of_one_form_are_shown_once(run, lcd):
@@ -133,10 +160,9 @@ def test_files_of_one_form_are_shown_once(run, lcd):
     result = run("check", lcd.parent)
     assert result.exit_code == 1
     assert "2 files such as" in result.output
-    assert "can be fed: 8 events in 2 files with ECAL" in result.output
+    assert "8 events in 2 files; the first can be fed: 4 events with the key ECAL" in result.output
     assert "1 file such as" in result.output
     assert "1 fault" in result.output
-    assert f"hepfeed spec {lcd.parent}" in result.output
 
 
 @pytest.mark.parametrize("option", [["--events", "3"], ["--no-measure"]])

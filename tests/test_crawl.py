@@ -117,13 +117,13 @@ def test_keys_are_the_data_sets_with_one_row_an_event(tmp_path):
     )
     (found,) = survey(tmp_path).classes
     assert found.events == 4
-    assert found.keys == {"ECAL": ((3, 2), "float32"), "energy": ((), "float64"), "good": ((), "bool")}
+    numbers = {"ECAL": ((3, 2), "float32"), "energy": ((), "float64"), "good": ((), "bool")}
+    assert found.keys == numbers | {"table.a": ((), "float32"), "table.b": ((), "int32")}
     assert found.left_out == {
         "bins": "9 rows for 4 events",
         "label": "a reserved name",
         "names": "no numbers",
         "run": "no event axis",
-        "table": "a table of fields",
     }
 
 
@@ -131,6 +131,22 @@ def test_images_count_the_events_where_lengths_are_as_frequent(tmp_path):
     write(tmp_path / "a.h5", ECAL=ECAL, bins=np.arange(9))
     (found,) = survey(tmp_path).classes
     assert (found.events, list(found.keys)) == (4, ["ECAL"])
+
+
+def test_events_of_different_lengths_are_keys_with_their_layout(tmp_path, run):
+    for label in ("muon", "neutrino"):
+        write(tmp_path / label / "1.h5", Hits__V=ENERGY, Hits__offsets=np.array([0, 1, 4]), energy=ENERGY[:2])
+    found = survey(tmp_path)
+    first = found.classes[0]
+    assert (first.events, first.keys) == (2, {"Hits/V": ((), "float64"), "energy": ((), "float64")})
+    assert (first.jagged, first.layout) == ({"Hits/V"}, "offsets")
+    assert first.left_out == {"Hits/offsets": "3 rows for 2 events"}
+    assert [sample.layout for sample in found.spec().samples] == ["offsets", "offsets"]
+    assert [sample.layout for sample in found.spec(keys=["energy"]).samples] == [None, None]
+    result = run(tmp_path, "-o", tmp_path / "a.yaml")
+    assert result.exit_code == 0
+    assert "Hits/V rows of () float64" in result.output
+    assert SampleSpec.load(tmp_path / "a.yaml") == found.spec()
 
 
 def test_a_file_that_is_not_hdf5_is_left_out_with_a_warning_that_names_it(data):

@@ -196,7 +196,7 @@ def test_a_broken_superblock_is_named(path):
 def test_rows_are_read_through_the_library_with_repeats(tmp_path, layout):
     path = write_file(tmp_path / "a.h5", 40, layout=layout)
     rows = np.array([0, 1, 2, 7, 7, 38, 39])
-    assert (read_rows(str(path), "image", rows) == images(0, 0, 40)[rows]).all()
+    assert (read_rows(str(path), "image", rows)[0] == images(0, 0, 40)[rows]).all()
 
 
 def test_rows_of_a_key_that_is_gone_are_an_error(path):

@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from events import images, write_file
 
+from hepfeed.columns import Column
 from hepfeed.errors import CorruptDataError, ProcessError, SourceError
-from hepfeed.hdf5 import describe
+from hepfeed.hdf5 import KeyTable, describe
+from hepfeed.pipeline import Pipeline
 from hepfeed.reader import (
     Finish,
     Read,
     Reader,
     SourceTable,
     StreamForm,
-    apply_functions,
     max_open_files,
     place_keys,
     row_addresses,
@@ -29,7 +30,8 @@ NOTHING = np.empty(0, np.int64)
 def table(path, key="image"):
     info = describe(str(path), [key])
     dataset = info.datasets[key]
-    return SourceTable(info.path, info.size, info.mtime_ns, {key: (dataset, info.tables[key], "<f4")})
+    keys = {key: KeyTable(Column(key), dataset, info.tables[key], "<f4")}
+    return SourceTable(info.path, info.size, info.mtime_ns, keys)
 
 
 @pytest.fixture
@@ -55,8 +57,8 @@ def files(tmp_path, reader):
 
 
 def form(functions=(), batch_size=8, skip_errors=False):
-    keys, size = place_keys([("image", IMAGE, (5, 4))], batch_size)
-    return StreamForm(keys, size, "c", cloudpickle.dumps(list(functions)) if functions else b"", 0, skip_errors)
+    keys, size = place_keys([("image", IMAGE, (5, 4), "")], batch_size)
+    return StreamForm(keys, size, "c", cloudpickle.dumps(Pipeline(functions)) if functions else b"", 0, skip_errors)
 
 
 def read_task(events, slot=0, unit=None, kept=None):
@@ -67,17 +69,18 @@ def read_task(events, slot=0, unit=None, kept=None):
 
 
 def delivered(ring, form, slot, count):
-    return form.keys[0].view(ring.view.bytes(slot, form.raw_bytes), count)
+    return form.keys[0].view(ring.view.bytes(slot, form.dense_bytes), count)
 
 
 # ---- reading
 
 
 def test_keys_lie_in_a_slot_one_after_another_on_cache_lines():
-    keys, size = place_keys([("a", np.dtype("f4"), (5,)), ("b", np.dtype("i8"), ()), ("c", np.dtype("u1"), (0, 3))], 3)
+    a, b, c = (np.dtype(code) for code in ("f4", "i8", "u1"))
+    keys, size = place_keys([("a", a, (5,), ""), ("b", b, (), ""), ("c", c, (0, 3), "")], 3)
     assert [(key.name, key.offset) for key in keys] == [("a", 0), ("b", 64), ("c", 128)]
     assert size == 128
-    assert [key.event_bytes for key in keys] == [20, 8, 0]
+    assert [key.row_bytes for key in keys] == [20, 8, 0]
 
 
 def test_events_are_written_to_the_places_of_their_batches(ring, reader, files):
@@ -127,7 +130,7 @@ def test_a_task_may_be_done_again_by_another_reader(ring, reader, files):
 def test_events_of_a_bad_chunk_fail_and_the_others_do_not(ring, reader, tmp_path):
     path = write_file(tmp_path / "a.h5", 40, layout="all_filters")
     source = table(path)
-    offset = int(source.datasets["image"][1].offset[1])
+    offset = int(source.keys["image"].chunks.offset[1])
     with open(path, "r+b") as stream:
         stream.seek(offset + 5)
         stream.write(b"\x00\xff\x00\xff")
@@ -177,8 +180,7 @@ def finished(ring, reader, functions, rows=(3, 7), dropped=NOTHING, **options):
     reader.read(read_task([(i, 0, row) for i, row in enumerate(rows)]))
     done = reader.finish(finish_task(rows, dropped))
     memory = ring.view.bytes(0, done.bytes)
-    arrays = {name: np.ndarray(shape, dtype, memory.data, at) for name, (dtype, shape, at) in done.tensors.items()}
-    return done, arrays
+    return done, done.batch(memory)
 
 
 def test_an_array_that_was_changed_in_place_stays_in_its_place(ring, reader, files):
@@ -187,7 +189,7 @@ def test_an_array_that_was_changed_in_place_stays_in_its_place(ring, reader, fil
         return batch
 
     done, arrays = finished(ring, reader, [double])
-    assert done.tensors["image"] == ("<f4", (2, 5, 4), 0)
+    assert done.tensors["image", ""] == ("<f4", (2, 5, 4), 0)
     assert (arrays["image"] == 2 * images(0, 0, 40)[[3, 7]]).all()
     assert arrays["label"].tolist() == [1, 1]
     assert arrays["event"].tolist() == [[0, 3], [0, 7]]
@@ -198,8 +200,8 @@ def test_new_arrays_lie_behind_what_was_read_and_may_be_larger(ring, reader, fil
         return {"tiled": np.tile(batch["image"], (1, 30, 1)), "row": batch["image"][1]}
 
     done, arrays = finished(ring, reader, [grow])
-    assert done.tensors["tiled"][2] >= 8 * 80
-    assert done.tensors["row"][2] == 80
+    assert done.tensors["tiled", ""][2] >= 8 * 80
+    assert done.tensors["row", ""][2] == 80
     assert (arrays["tiled"] == np.tile(images(0, 0, 40)[[3, 7]], (1, 30, 1))).all()
     assert (arrays["row"] == images(0, 0, 40)[7]).all()
 
@@ -232,7 +234,9 @@ def test_the_event_at_fault_is_found_though_the_batch_was_changed_before(ring, r
             raise ArithmeticError("seven")
         return batch
 
-    with pytest.raises(ProcessError, match=r"process_fn raised ArithmeticError: seven on event 7 of") as caught:
+    with pytest.raises(
+        ProcessError, match=r"process_fn or transform raised ArithmeticError: seven on event 7 of"
+    ) as caught:
         finished(ring, reader, [spoil])
     assert (caught.value.file, caught.value.event) == (str(files[0]), 7)
 
@@ -257,17 +261,3 @@ def test_a_function_that_fails_on_batches_only_fails_as_a_whole(ring, reader, fi
 
     with pytest.raises(ProcessError, match="one at a time"):
         finished(ring, reader, [single], skip_errors=True)
-
-
-def test_functions_have_random_numbers_of_their_own():
-    def draw(batch):
-        return {"x": np.random.random(3)}  # noqa: NPY002
-
-    first = apply_functions([draw], {}, ("process", 1, 0, 0))["x"].tolist()
-    assert apply_functions([draw], {}, ("process", 1, 0, 0))["x"].tolist() == first
-    assert apply_functions([draw], {}, ("process", 1, 0, 1))["x"].tolist() != first
-
-
-def test_a_function_must_return_a_dict():
-    with pytest.raises(TypeError, match="len must return a dict of arrays, not int"):
-        apply_functions([len], {}, (0,))

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -550,7 +551,9 @@ def test_a_function_and_another_suffix_can_not_be_saved(data):
 
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)
-NAMES = TEXT.filter(lambda name: name.strip("/") and name.strip("/") not in ("label", "event", "weight"))
+NAMES = TEXT.map(lambda name: re.sub(r"[\[\]]", "", name)).filter(
+    lambda name: name.strip("/ \t") and name.strip("/") not in ("label", "event", "weight")
+)
 KEYS = st.dictionaries(NAMES, st.lists(NAMES, min_size=1, max_size=2), min_size=1, max_size=3).filter(
     lambda keys: len({name.strip("/") for name in keys}) == len(keys)
 )

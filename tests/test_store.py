@@ -13,10 +13,10 @@ from events import write_classes, write_file
 
 import hepfeed as hf
 from hepfeed.errors import KeyMissingError, SourceError
-from hepfeed.hdf5 import describe
+from hepfeed.file_events import describe_events
 from hepfeed.index import EventIndex
 from hepfeed.spec import SampleSpec
-from hepfeed.store import IndexStore, default_store_path, describe_files, load_tables
+from hepfeed.store import IndexStore, Wanted, default_store_path, describe_files, load_tables
 
 
 @pytest.fixture
@@ -33,15 +33,16 @@ def spoil(path):
 
 
 def files_of(store, *paths, keys=("image",)):
-    return describe_files([(str(path), keys) for path in paths], store=store)[0]
+    return describe_files([Wanted(str(path), tuple(keys)) for path in paths], store=store)[0]
 
 
 def test_what_was_described_is_found_again_with_its_tables(tmp_path, store):
     path = str(write_file(tmp_path / "a.h5", 40, layout="all_filters"))
-    fresh = describe(path, ["image", "absent"], optional=True)
-    store.put_files([fresh])
+    fresh = describe_events(path, ["image", "absent"])
+    wanted = Wanted(path, ("image", "absent"))
+    store.put_files([(wanted, fresh)])
     store.close()
-    (kept,) = store.files([path]).values()
+    (kept,) = store.files([wanted]).values()
     assert kept == fresh
     assert kept.absent == {"absent"}
     tables = store.tables(kept)
@@ -87,15 +88,31 @@ def test_a_removed_file_is_an_error_though_it_is_known(tmp_path, store):
         files_of(store, path)
 
 
-def test_another_key_is_added_to_what_is_known(tmp_path, store):
+def test_what_is_known_of_some_keys_stays_beside_what_is_known_of_others(tmp_path, store):
     path = write_file(tmp_path / "a.h5", 40, layout="all_filters")
     files_of(store, path)
     files_of(store, path, keys=("energy", "nowhere"))
     spoil(path)
-    (file,) = files_of(store, path, keys=("image", "energy", "nowhere")).values()
-    assert set(file.datasets) == {"image", "energy"}
-    assert file.absent == {"nowhere"}
+    (file,) = files_of(store, path).values()
+    assert set(file.datasets) == {"image"}
     assert len(load_tables(file, store)["image"].offset) == 3
+    (file,) = files_of(store, path, keys=("energy", "nowhere")).values()
+    assert file.absent == {"nowhere"}
+    with pytest.raises(SourceError, match="is not an HDF5 file"):
+        files_of(store, path, keys=("image", "energy"))
+
+
+def test_the_rows_of_jagged_events_are_kept(tmp_path, store):
+    path = tmp_path / "jagged.h5"
+    with h5py.File(path, "w") as file:
+        file["hits/charge"] = np.arange(7.0)
+        file["hits/offsets"] = np.array([0, 3, 3, 7])
+    (fresh,) = files_of(store, path, keys=("hits/charge",)).values()
+    spoil(path)
+    (kept,) = files_of(store, path, keys=("hits/charge",)).values()
+    assert kept == fresh
+    rows = kept.extents[kept.columns["hits/charge"].rows]
+    assert (rows.start.tolist(), rows.count.tolist()) == ([0, 3, 3], [3, 0, 4])
 
 
 def test_a_filter_is_evaluated_again_when_it_or_the_file_changes(tmp_path):
@@ -114,7 +131,8 @@ def test_a_filter_is_evaluated_again_when_it_or_the_file_changes(tmp_path):
 def test_files_that_can_not_be_read_are_returned_where_errors_are_skipped(tmp_path, store):
     good, bad = write_file(tmp_path / "a.h5", 4), tmp_path / "b.h5"
     bad.write_bytes(b"")
-    known, errors = describe_files([(str(good), ["image"]), (str(bad), ["image"])], store=store, on_error="skip")
+    wanted = [Wanted(str(path), ("image",)) for path in (good, bad)]
+    known, errors = describe_files(wanted, store=store, on_error="skip")
     assert set(known) == {str(good)}
     assert [error.file for error in errors] == [str(bad)]
 
@@ -134,7 +152,7 @@ def test_two_thousand_files_are_indexed_once(tmp_path, store):
         path.write_bytes(content)
     calls = []
     known, errors = describe_files(
-        [(str(path), ["image"]) for path in paths],
+        [Wanted(str(path), ("image",)) for path in paths],
         store=store,
         workers=2,
         progress=lambda what, done, total: calls.append((done, total)),
@@ -184,9 +202,9 @@ def test_an_index_in_memory_forgets(tmp_path):
     path = write_file(tmp_path / "a.h5", 4)
     with IndexStore(None) as store:
         files_of(store, path)
-        assert list(store.files([str(path)])) == [str(path)]
+        assert list(store.files([Wanted(str(path), ("image",))])) == [str(path)]
         store.close()
-        assert store.files([str(path)]) == {}
+        assert store.files([Wanted(str(path), ("image",))]) == {}
 
 
 def test_an_index_of_another_format_is_made_anew(tmp_path):
@@ -197,7 +215,7 @@ def test_an_index_of_another_format_is_made_anew(tmp_path):
     path = write_file(tmp_path / "a.h5", 4)
     with IndexStore(tmp_path / "old.sqlite") as store:
         files_of(store, path)
-        assert list(store.files([str(path)])) == [str(path)]
+        assert list(store.files([Wanted(str(path), ("image",))])) == [str(path)]
 
 
 def test_a_file_that_is_no_index_is_reported_and_left_alone(tmp_path, caplog):
@@ -213,7 +231,7 @@ def test_a_store_travels_as_its_path(tmp_path, store):
     path = write_file(tmp_path / "a.h5", 4)
     files_of(store, path)
     with pickle.loads(pickle.dumps(store)) as again:
-        assert list(again.files([str(path)])) == [str(path)]
+        assert list(again.files([Wanted(str(path), ("image",))])) == [str(path)]
 
 
 def test_several_processes_write_one_index(tmp_path, start_script):

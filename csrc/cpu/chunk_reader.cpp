@@ -70,14 +70,18 @@ inline void copy_run(uint8_t* to, const uint8_t* from, size_t bytes) {
 ChunkReader::ChunkReader() : inflaters_(make_inflaters()) {}
 
 std::vector<FailedRow> ChunkReader::read(Dataset& dataset, int file, const int64_t* rows,
-                                         uint8_t* const* destination, size_t count, ReadCost& cost) {
+                                         uint8_t* const* destination, const int64_t* lengths, size_t count,
+                                         ReadCost& cost) {
   failed_.clear();
   has_failed_.assign(count, 0);
-  requests_.resize(count);
+  requests_.clear();
+  requests_.reserve(count);
   for (size_t i = 0; i < count; ++i) {
-    if (rows[i] < 0 || rows[i] >= dataset.shape[0])
+    const int64_t length = lengths ? lengths[i] : 1;
+    if (length == 0) continue;
+    if (length < 0 || rows[i] < 0 || rows[i] > dataset.shape[0] - length)
       throw std::out_of_range("an event beyond the end of its file");
-    requests_[i] = {rows[i], destination[i], static_cast<int64_t>(i)};
+    add_run(dataset, rows[i], length, destination[i], static_cast<int64_t>(i));
   }
   const auto by_row = [](const Request& a, const Request& b) { return a.row < b.row; };
   if (!std::is_sorted(requests_.begin(), requests_.end(), by_row))
@@ -87,8 +91,24 @@ std::vector<FailedRow> ChunkReader::read(Dataset& dataset, int file, const int64
     read_addressable(dataset, file, cost);
   else
     read_chunked(dataset, file, cost);
-  for (const auto& failure : failed_) std::memset(destination[failure.request], 0, dataset.out_row_bytes());
+  for (const auto& failure : failed_) {
+    const auto length = static_cast<size_t>(lengths ? lengths[failure.request] : 1);
+    std::memset(destination[failure.request], 0, length * dataset.out_row_bytes());
+  }
   return failed_;
+}
+
+void ChunkReader::add_run(const Dataset& dataset, int64_t row, int64_t length, uint8_t* destination,
+                          int64_t index) {
+  const auto row_bytes = static_cast<int64_t>(dataset.out_row_bytes());
+  while (length > 0) {
+    const int64_t in_block = dataset.chunk.empty() ? length : dataset.chunk[0] - row % dataset.chunk[0];
+    const int64_t some = std::min(length, in_block);
+    requests_.push_back({row, some, destination, index});
+    row += some;
+    length -= some;
+    destination += some * row_bytes;
+  }
 }
 
 void ChunkReader::fail(const Request* first, const Request* last, Fault fault, int64_t offset,
@@ -140,31 +160,33 @@ void ChunkReader::read_addressable(const Dataset& set, int file, ReadCost& cost)
   const Request* const end = requests_.data() + requests_.size();
   for (const Request* first = requests_.data(); first != end;) {
     const int64_t start = offset_of(first->row);
+    int64_t size = first->length * bytes;
     if (start < 0) {  // never written
-      uint8_t* items = grown(first_, set.row_bytes());
-      for (int64_t i = 0; i < set.row_items; ++i)
-        std::memcpy(items + i * set.item, set.fill.data(), set.item);
-      deliver(set, items, first->destination, set.row_items);
+      uint8_t* items = grown(first_, static_cast<size_t>(size));
+      const int64_t count = first->length * set.row_items;
+      for (int64_t i = 0; i < count; ++i) std::memcpy(items + i * set.item, set.fill.data(), set.item);
+      deliver(set, items, first->destination, static_cast<size_t>(count));
       ++first;
       cost.scatter_ns += watch.lap();
       continue;
     }
-    if (as_stored && bytes >= static_cast<int64_t>(kDirectBytes)) {
-      if (!pread_all(file, first->destination, bytes, start, error_number))
+    if (as_stored && size >= static_cast<int64_t>(kDirectBytes)) {
+      if (!pread_all(file, first->destination, size, start, error_number))
         fail(first, first + 1, Fault::io, start, error_number);
-      cost.bytes_read += bytes;
+      cost.bytes_read += size;
       cost.read_ns += watch.lap();
       ++first;
       continue;
     }
     // Neighbours come with one pread.
     const Request* last = first + 1;
-    int64_t stop = start + bytes;
+    int64_t stop = start + size;
     while (last != end) {
       const int64_t next = offset_of(last->row);
-      if (next < start || next > stop + kGapBytes || static_cast<size_t>(next + bytes - start) > kSpanBytes)
+      const int64_t next_stop = next + last->length * bytes;
+      if (next < start || next > stop + kGapBytes || static_cast<size_t>(next_stop - start) > kSpanBytes)
         break;
-      stop = std::max(stop, next + bytes);
+      stop = std::max(stop, next_stop);
       ++last;
     }
     uint8_t* raw = grown(raw_, stop - start);
@@ -173,17 +195,18 @@ void ChunkReader::read_addressable(const Dataset& set, int file, ReadCost& cost)
     cost.read_ns += watch.lap();
     for (const Request* request = first; request != last; ++request) {
       const int64_t at = offset_of(request->row);
-      if (!complete && !pread_all(file, raw + (at - start), bytes, at, error_number)) {
+      size = request->length * bytes;
+      if (!complete && !pread_all(file, raw + (at - start), size, at, error_number)) {
         fail(request, request + 1, Fault::io, at, error_number);
         continue;
       }
       uint8_t* items = raw + (at - start);
       if (set.swap) {  // the same event may be asked for twice: work on a copy
-        uint8_t* copy = grown(first_, bytes);
-        std::memcpy(copy, items, bytes);
+        uint8_t* copy = grown(first_, size);
+        std::memcpy(copy, items, size);
         items = copy;
       }
-      deliver(set, items, request->destination, set.row_items);
+      deliver(set, items, request->destination, static_cast<size_t>(request->length * set.row_items));
     }
     cost.scatter_ns += watch.lap();
     first = last;
@@ -214,6 +237,8 @@ void ChunkReader::read_block(Dataset& set, int file, const Request* first, const
   }
   const size_t slice_bytes =
       set.chunk_out_bytes() / static_cast<size_t>(set.chunk[0]);  // of one event in a chunk
+  const size_t row_bytes = set.out_row_bytes();
+  const bool whole_rows = set.chunks_per_row == 1 && slice_bytes == row_bytes;
   uint8_t* slab = grown(slab_, set.chunk_out_bytes() * static_cast<size_t>(set.slab_chunks));
   for (int64_t i = 0; i < set.chunks_per_row / set.slab_chunks; ++i) {
     if (!fill_slab(set, file, block + i * set.slab_chunks, slab, first, last, cost)) continue;
@@ -221,7 +246,13 @@ void ChunkReader::read_block(Dataset& set, int file, const Request* first, const
     const std::vector<Span>& spans = set.slab_spans(i);
     for (const Request* request = first; request != last; ++request) {
       const uint8_t* from = slab + static_cast<size_t>(request->row % set.chunk[0]) * slice_bytes;
-      for (const Span& span : spans) scatter(span, from, request->destination + span.event_byte);
+      if (whole_rows) {
+        stream_copy(request->destination, from, static_cast<size_t>(request->length) * row_bytes);
+        continue;
+      }
+      for (int64_t row = 0; row < request->length; ++row, from += slice_bytes)
+        for (const Span& span : spans)
+          scatter(span, from, request->destination + static_cast<size_t>(row) * row_bytes + span.event_byte);
     }
     cost.scatter_ns += watch.lap();
   }

@@ -36,13 +36,14 @@ class ChunkReader {
   // Writes event rows[i] to the out_row_bytes() bytes at destination[i], for i < count; the destinations must
   // not overlap.  Each chunk is read and decoded once, however many of its events are asked for.  Rows may
   // come in any order and more than once.  Events that can't be read are returned and their destinations are
-  // zeroed.
+  // zeroed.  With `lengths`, request i is the run of lengths[i] rows from rows[i], written one after another.
   std::vector<FailedRow> read(Dataset& dataset, int file, const int64_t* rows, uint8_t* const* destination,
-                              size_t count, ReadCost& cost);
+                              const int64_t* lengths, size_t count, ReadCost& cost);
 
  private:
   struct Request {
     int64_t row;
+    int64_t length;  // rows from there on, all of one block of chunks
     uint8_t* destination;
     int64_t index;
   };
@@ -52,6 +53,8 @@ class ChunkReader {
     int64_t size;
   };
 
+  // Adds a run of rows, cut where a block of chunks ends.
+  void add_run(const Dataset& dataset, int64_t row, int64_t length, uint8_t* destination, int64_t index);
   void read_addressable(const Dataset& dataset, int file, ReadCost& cost);
   void read_chunked(Dataset& dataset, int file, ReadCost& cost);
   void read_block(Dataset& dataset, int file, const Request* first, const Request* last, ReadCost& cost);

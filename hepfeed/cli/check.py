@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from hepfeed.check import KeyReport, KeyStorage, ReadCost, SpecReport
     from hepfeed.fault import Fault
-    from hepfeed.layouts import DirectoryReport, FileReport
+    from hepfeed.layouts import DatasetReport, DirectoryReport, FileReport
 
 _SPEC_SUFFIXES = (".yaml", ".yml", ".json")
 _MOST_DATASETS = 40  # lines of a table; --json has all
@@ -43,11 +43,16 @@ def check(
         typer.Option("--measure/--no-measure", help="Read events to find occupancy and cost."),
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print all findings as JSON.")] = False,
+    write: Annotated[
+        Path | None,
+        typer.Option(metavar="SPEC", help="Of files: write the specification there (.yaml, .json); default: print it."),
+    ] = None,
 ) -> None:
     """Open everything; tell what it holds, [bold]what is wrong[/], what reading it costs and what to change.
 
     Of a specification: events of each class, how each key is stored and how full it is, faults, cost, advice.
-    Of a file or a directory: all data sets, which of them count events, and whether they can be fed.
+    Of a file or a directory: all data sets, how they store events, which keys can be fed, and the specification
+    that feeds them, labelled by directory or file name.
     The exit code is 1 where a file has a fault.
 
     [bold]Examples[/]
@@ -64,6 +69,10 @@ def check(
 
     [cyan]$ hepfeed check run_6229.h5[/]
 
+    Feed all that can be fed of it:
+
+    [cyan]$ hepfeed check run_6229.h5 --write run.yaml[/]
+
     The faults of a whole directory, for a script:
 
     [cyan]$ hepfeed check data/ --json[/]
@@ -75,6 +84,8 @@ def check(
 
     console = Console(highlight=False)
     is_spec = path.suffix.lower() in _SPEC_SUFFIXES
+    if is_spec and write is not None:
+        raise typer.BadParameter(f"--write is for a file or a directory, not for a specification such as {path}")
     if not is_spec and (events is not None or not measure):
         raise typer.BadParameter(f"--events and --no-measure are for a specification (.yaml, .json), not {path}")
     with progress_bars() as progress:
@@ -93,6 +104,8 @@ def check(
         typer.echo(json.dumps(asdict(report), indent=2))
     else:
         _print(console, lines)
+    if not is_spec and (write is not None or not as_json):
+        _specify(console, path, write)
     if faults:
         raise typer.Exit(1)
 
@@ -184,7 +197,7 @@ def _file_lines(report: FileReport) -> Iterator[RenderableType]:
     yield _dataset_table(report, f"{report.path} ({decimal(report.size)})")
     further = report.layouts[2:]  # the verdict names the first two
     yield from _listed("Further layouts", tuple(layout.sentence for layout in further), "bold")
-    yield Text(report.verdict, style="green" if report.keys and not report.layouts else "yellow")
+    yield Text(report.verdict, style="green" if report.keys else "yellow")
 
 
 def _dataset_table(report: FileReport, title: str) -> Table:
@@ -195,19 +208,24 @@ def _dataset_table(report: FileReport, title: str) -> Table:
     for column in table.columns[1:5]:
         column.justify = "left"
     table.columns[6].justify = "left"
-    inside = {member: layout.noun for layout in report.layouts for member in layout.members}
     for one in report.datasets[:_MOST_DATASETS]:
-        if one.path in report.keys:
-            use = Text(f"{report.events:,} events", style="green")
+        if one.path in report.fed:
+            use = Text(_use(one, report), style="green")
         elif one.problem:
             use = Text(one.problem, style="dim")
         else:
-            use = Text(f"{inside.get(one.path, 'other rows')}, not events", style="dim")
+            use = Text("other rows, not events", style="dim")
         chunk = " x ".join(map(str, one.chunk))
         table.add_row(Text(one.path), str(one.shape), one.dtype, chunk, one.codec, decimal(one.stored_bytes), use)
     if len(report.datasets) > _MOST_DATASETS:
         table.caption = f"and {len(report.datasets) - _MOST_DATASETS:,} more: --json lists all"
     return table
+
+
+def _use(one: DatasetReport, report: FileReport) -> str:
+    """Say of a data set that is fed whose rows it has."""
+    layout = next((layout for layout in report.layouts if one.path in layout.members), None)
+    return f"{report.events:,} events" if layout is None else f"{layout.noun} of {report.events:,} events"
 
 
 def _directory_lines(report: DirectoryReport) -> Iterator[RenderableType]:
@@ -222,14 +240,36 @@ def _directory_lines(report: DirectoryReport) -> Iterator[RenderableType]:
         first = files[0]
         events = sum(file.events for file in files)
         yield _dataset_table(first, f"{_count(len(files), 'file')} such as {first.path}")
-        if first.keys and not first.layouts:
+        if len(files) > 1 and first.keys:
             held = f"{_count(events, 'event')} in {_count(len(files), 'file')}"
-            yield Text(f"can be fed: {held} with {', '.join(first.keys)}", "green")
+            yield Text(f"{held}; the first {first.verdict}", "green")
         else:
-            yield Text(first.verdict, "yellow")
+            yield Text(first.verdict, "green" if first.keys else "yellow")
     yield from _fault_lines(report.faults)
-    if any(file.keys for file in report.files):
-        yield Text(f"Make a specification of them: hepfeed spec {report.path}")
+
+
+def _specify(console: Console, path: Path, write: Path | None) -> None:
+    """Write or print the specification of a file or a directory.
+
+    Raises:
+        SpecError: There is nothing to feed, or classes have no key in common, and it was to be written.
+    """
+    from hepfeed.crawl import survey
+    from hepfeed.errors import SpecError
+
+    try:
+        spec = survey(path).spec()
+    except SpecError as error:
+        if write is not None:
+            raise
+        console.print(f"no specification: {error}", style="yellow", markup=False)
+        return
+    if write is None:
+        console.print("Specification (--write keeps it):", style="bold")
+        typer.echo(spec.to_yaml(), nl=False)
+    else:
+        spec.save(write)
+        console.print(f"wrote {write}", markup=False)
 
 
 # ---- both

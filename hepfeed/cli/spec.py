@@ -53,7 +53,8 @@ def spec(
     """Crawl a [bold]directory tree[/] of HDF5 files into a sample specification, one class a directory.
 
     Where one directory holds files of several prefixes, such as EleEscan_1.h5 and ChPiEscan_1.h5, a class is
-    a prefix.  Keys are the data sets that all classes have, with one row an event.
+    a prefix.  Keys are those that all classes have: data sets with one row an event, and events of different
+    lengths in any layout that [cyan]hepfeed check[/] knows.
 
     [bold]Examples[/]
 
@@ -103,7 +104,10 @@ def _table(found: Survey) -> Table:
     table.add_column("events in the first", justify="right")
     table.add_column("keys of the first: shape of an event, type")
     for sort in found.classes:
-        lines = Text("\n").join(Text(f"{key} {shape} {dtype}") for key, (shape, dtype) in sort.keys.items())
+        lines = Text("\n").join(
+            Text(f"{key} {f'rows of {shape}' if key in sort.jagged else shape} {dtype}")
+            for key, (shape, dtype) in sort.keys.items()
+        )
         for key, why in sort.left_out.items():
             lines.append(f"{lines and chr(10)}{key}: {why}", style="dim")
         table.add_row(Text(sort.label), f"{len(sort.files):,}", f"{sort.events:,}", lines)

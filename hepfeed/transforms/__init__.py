@@ -76,7 +76,7 @@ STEPS: dict[str, str] = {
 
 _CLASSES = {place.partition(":")[2]: place for place in STEPS.values()}
 
-__all__ = ["STEPS", *_CLASSES]  # noqa: PLE0604
+__all__ = ["STEPS", *_CLASSES]
 
 
 def step_class(name: str) -> type[Step]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hepfeed.draws import Draws
+from hepfeed.spec_options import first_fault
+from hepfeed.tensors import Batch
 
 __all__ = ["Batch", "Keys", "Step"]
-
-Batch = dict[str, Any]
-"""Name -> array ``(B, ...)`` or :class:`hepfeed.tensors.Structured` of B events; and ``"label"``, ``"event"``."""
 
 Keys = str | tuple[str, ...]
 """A key or several; several get the same geometry, as an image and its segmentation mask must."""
@@ -26,10 +25,23 @@ class Step(BaseModel):
 
     Attributes:
         random: Whether it draws random numbers.  Such steps are left out where ``augment=False``.
+
+    Raises:
+        SpecError: An option is wrong, missing or unknown.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # JSON has no NaN; written as null it would be taken for an option that is not given.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
     random: ClassVar[bool] = False
+
+    def __init__(self, **options: Any) -> None:
+        try:
+            super().__init__(**options)
+        except ValidationError as report:
+            fault = first_fault(type(self), report)
+        else:
+            return
+        raise fault  # not in the handler, see hepfeed.spec_options.validate
 
     @abstractmethod
     def __call__(self, batch: Batch, draws: Draws) -> Batch:

@@ -20,28 +20,41 @@ def root():
 
 
 @pytest.mark.parametrize(
-    ("path", "begin", "keys"),
+    ("path", "events", "sentence", "some"),
     [
-        ("km3net/mupage_ARCA.h5", "ragged hits: 150 events, 737,772 hits (KM3NeT", ()),
-        ("km3net/online_events_sample.h5", "ragged hits: 10 events, 1,078 hits (KM3NeT", ()),
-        ("km3net/antares.h5", "ragged rows of CalibratedPulses: 81 events, 13,556 rows", ()),
-        ("larpix/evd_qc_tpc.h5", "ragged hits: 324 events, 10,743 hits (LArPix", ()),
-        ("larpix/qc_tpc_cosmics.h5", "12,201 LArPix packets in the order of readout", ()),
-        ("lhe/pylhe-testfile-hpcgen.hdf5", "ragged particles: 100 events, 400 particles (LHE", ("events",)),
-        ("liquido/liquido_electrons.h5", "ragged hits: 100 events, 121,096 hits (row table", ("TruthData",)),
-        ("next-ic/KR_MC_penth_6evt.h5", "ragged rows: 6 events, 33 rows (row table: column 'event'", ()),
-        ("next-ic/esmeralda_tracks.hdf5", "ragged rows: 7 events, 9 rows of 35 columns in Tracks (pandas", ()),
+        (
+            "km3net/mupage_ARCA.h5",
+            150,
+            "ragged hits: 150 events, 737,772 hits (km3net",
+            {"hits/time", "event_info.run_id"},
+        ),
+        ("km3net/online_events_sample.h5", 10, "ragged hits: 10 events, 1,078 hits (km3net", {"hits/tot"}),
+        ("km3net/antares.h5", 81, "ragged rows of CalibratedPulses: 81 events, 13,556", {"CalibratedPulses.charge"}),
+        ("larpix/evd_qc_tpc.h5", 324, "ragged hits: 324 events, 10,743 hits (region_ref", {"hits.q", "events.nhit"}),
+        ("lhe/pylhe-testfile-hpcgen.hdf5", 100, "ragged particles: 100 events, 400", {"particles.px", "events.scale"}),
+        ("liquido/liquido_electrons.h5", 100, "ragged hits: 100 events, 121,096 hits", {"HitData", "TruthData"}),
+        ("next-ic/KR_MC_penth_6evt.h5", 6, "ragged rows of Events: 6 events, 33 rows", {"RECO/Events.X"}),
+        ("next-ic/esmeralda_tracks.hdf5", 7, "ragged rows of Tracks: 7 events, 9 rows", {"Tracks.energy"}),
         (
             "next-ic/6229_000_split_trigger.h5",
-            "can be fed: 3 events with the keys RD/pmtrwf, RD/sipmrwf, Trigger/events",
-            ("RD/pmtrwf", "RD/sipmrwf", "Trigger/events"),
+            3,
+            "",
+            {"RD/pmtrwf", "RD/sipmrwf", "Trigger/events", "Run/events.timestamp"},
         ),
     ],
 )
-def test_every_layout_is_recognised(root, path, begin, keys):
+def test_every_layout_is_recognised(root, path, events, sentence, some):
     report = check_file(root / path)
-    assert report.verdict.startswith(begin)
-    assert report.keys == keys
+    assert report.events == events
+    assert report.verdict.startswith(f"can be fed: {events} events with the keys ")
+    assert sentence in report.verdict
+    assert some <= set(report.keys)
+
+
+def test_packets_are_said_to_have_no_events(root):
+    report = check_file(root / "larpix/qc_tpc_cosmics.h5")
+    assert report.verdict.startswith("can't be fed: 12,201 LArPix packets in the order of readout")
+    assert report.keys == ()
 
 
 @pytest.mark.parametrize(

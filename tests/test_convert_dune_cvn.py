@@ -1,5 +1,6 @@
-"""Conversion of DUNE CVN pixel maps into HDF5 events."""
+"""Conversion of DUNE CVN pixel maps."""
 
+import json
 import os
 import zlib
 from pathlib import Path
@@ -60,7 +61,7 @@ def leftovers(folder):
 def test_classes_become_folders_and_files_hold_the_asked_number_of_events(source, tmp_path):
     out = tmp_path / "h5"
     paths = convert_dune_cvn(source, out, events_per_file=2, workers=1)
-    assert paths == [str(out / "nc/nc_0.h5"), str(out / "nue/nue_0.h5"), str(out / "nue/nue_1.h5")]
+    assert list(paths) == [str(out / "nc/nc_0.h5"), str(out / "nue/nue_0.h5"), str(out / "nue/nue_1.h5")]
     assert leftovers(out) == []
     events = []
     for path in paths:
@@ -130,9 +131,12 @@ def test_a_file_says_where_it_comes_from(source, tmp_path):
     with h5py.File(path) as file:
         assert file.attrs["class"] == "nc"
         assert file.attrs["source"] == str(source / "nc")
+        assert file.attrs["source_format"] == "DUNE CVN pixel maps"
         assert file.attrs["form"] == "both"
         assert file.attrs["creator"].startswith("hepfeed ")
-        assert file["hits/coords"].attrs["extents"].tolist() == [3, 500, 500]
+        assert file["hits"].attrs["spatial_shape"].tolist() == [3, 500, 500]
+        named = [Path(record["path"]).name for record in json.loads(file.attrs["sources"])]
+        assert named == ["event0.gz", "event0.info"]
 
 
 def test_level_zero_stores_without_compression(source, tmp_path):
@@ -143,7 +147,8 @@ def test_level_zero_stores_without_compression(source, tmp_path):
         assert file["image"][1, 2, 499, 499] == 7
 
 
-def test_two_processes_write_what_one_writes(source, tmp_path):
+def test_two_processes_write_what_one_writes(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1500000000")
     one = convert_dune_cvn(source, tmp_path / "one", form="both", events_per_file=1, workers=1)
     two = convert_dune_cvn(source, tmp_path / "two", form="both", events_per_file=1, workers=2)
     assert [os.path.relpath(path, tmp_path / "one") for path in one] == [
@@ -157,14 +162,31 @@ def test_progress_counts_up_to_all_events(source, tmp_path):
     convert_dune_cvn(
         source, tmp_path / "h5", events_per_file=2, workers=1, progress=lambda *counts: seen.append(counts)
     )
-    assert seen == [(1, 4), (3, 4), (4, 4)]
+    assert [counts for what, *counts in seen if what == "converting events"] == [[1, 4], [2, 4], [3, 4], [4, 4]]
 
 
-def test_a_second_run_replaces_its_own_files(source, tmp_path):
+def test_a_second_run_of_another_form_replaces_files_only_when_told_to(source, tmp_path):
     first = convert_dune_cvn(source, tmp_path / "h5", workers=1)
-    assert convert_dune_cvn(source, tmp_path / "h5", form="sparse", workers=1) == first
+    with pytest.raises(SourceError, match="it was converted from others; overwrite it"):
+        convert_dune_cvn(source, tmp_path / "h5", form="sparse", workers=1)
+    again = convert_dune_cvn(source, tmp_path / "h5", form="sparse", workers=1, overwrite=True)
+    assert again.files == first.files
     with h5py.File(first[0]) as file:
         assert sorted(file["hits"]) == ["coords", "offsets", "value"]
+
+
+def test_damaged_events_are_skipped_counted_and_reported(source, tmp_path):
+    (source / "nue/event2.gz").write_bytes(b"broken")
+    (source / "nue/event10.info").unlink()
+    converted = convert_dune_cvn(source, tmp_path / "h5", on_error="skip", workers=1)
+    assert (converted.events, converted.skipped_events) == (2, 2)
+    assert [each.fault.file for each in converted.skipped] == [
+        str(source / "nue/event10.info"),
+        str(source / "nue/event2.gz"),
+    ]
+    with h5py.File(converted[1]) as file:
+        assert file["event_number"][()].tolist() == [1]
+        assert len(file["image"]) == 1
 
 
 def test_files_of_another_conversion_are_not_mixed_with_new_ones(source, tmp_path):
@@ -194,8 +216,9 @@ def test_an_error_in_a_worker_process_arrives_with_its_file(source, tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_conversion_that_is_interrupted_keeps_whole_files_only(source, tmp_path, workers):
-    def interrupt(done, total):
-        raise KeyboardInterrupt
+    def interrupt(what, done, total):
+        if what == "converting events" and done == total - 1:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         convert_dune_cvn(source, tmp_path / "h5", events_per_file=1, workers=workers, progress=interrupt)
