@@ -6,6 +6,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -109,12 +110,6 @@ py::tuple bind_move_sites(const Array<int32_t>& indices, const py::array& featur
   require(fits(reversed) && fits(origin), "reversed and origin must be (events, axes)");
   const auto n = static_cast<size_t>(indices.shape(0));
   require(n < std::numeric_limits<uint32_t>::max(), "a batch has less than 2^32 - 1 sites");
-  const size_t width = 1 + shape.size();
-  for (size_t row = 0; row < n; ++row) {
-    const int32_t event = indices.data()[row * width];
-    require(event >= 0 && event < events && (row == 0 || event >= indices.data()[(row - 1) * width]),
-            "sites must be sorted by event");
-  }
   auto moved = new_array<int32_t>({indices.shape(0), indices.shape(1)});
   py::array kept_features(features.dtype(), std::vector<py::ssize_t>{features.shape(0), features.shape(1)});
   const Sites sites{indices.data(), static_cast<const uint8_t*>(features.data()), n, shape.size(),
@@ -126,7 +121,7 @@ py::tuple bind_move_sites(const Array<int32_t>& indices, const py::array& featur
   size_t kept;
   {
     py::gil_scoped_release released;
-    kept = move_sites(sites, turned, start, lengths.data(), shape.data(), indices_out, features_out);
+    kept = move_sites(sites, events, turned, start, lengths.data(), shape.data(), indices_out, features_out);
   }
   const py::slice rows(0, static_cast<py::ssize_t>(kept), 1);
   return py::make_tuple(moved[rows], kept_features[rows]);
@@ -335,7 +330,9 @@ py::tuple sparse_of(const Images& images, Type feature_type, const std::vector<i
   Growing<int64_t> site;
   Growing<Feature> features;
   std::vector<int64_t> offsets(events + 1);
-  size_t found = 0, next = 0, room = 4 * kSparsifyBlock;
+  static std::atomic<size_t> usual{4 *
+                                   kSparsifyBlock};  // room that the last batch needed: the next is like it
+  size_t found = 0, next = 0, room = usual.load(std::memory_order_relaxed);
   const size_t sites = images.outer * images.inner;
   {
     py::gil_scoped_release released;
@@ -350,6 +347,8 @@ py::tuple sparse_of(const Images& images, Type feature_type, const std::vector<i
       found += sparsify(images, threshold, absolute, &next, room - found, site.data() + found,
                         features.data() + found * images.channels, feature_type);
     }
+    usual.store(std::max(found + found / 8, size_t{3} * kSparsifyBlock) + kSparsifyBlock,
+                std::memory_order_relaxed);
     const size_t cells = events ? sites / events : 1;
     size_t n = 0;
     for (size_t e = 0; e < events; ++e) {

@@ -46,7 +46,6 @@ def kernel_map(
     dilation: Sequence[int],
     submanifold: bool,
 ) -> tuple[NDArray[np.int32], Ints, NDArray[np.int32]]: ...
-
 def move_sites(
     indices: NDArray[np.int32],
     features: NDArray[Any],

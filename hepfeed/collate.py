@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from hepfeed.errors import KeyMissingError, ProcessError, SpecError, nearest
 from hepfeed.pool import Delivery
 from hepfeed.reader import StreamForm
-from hepfeed.tensors import Structured, take
+from hepfeed.tensors import Batch, Structured, take
 
 __all__ = ["Collator", "Outputs"]
 
 Outputs = Any
-"""A name, or tuples, lists and dicts of names: keys of the batch, ``"label"``, ``"onehot"``, ``"event"``, ``"weight"``."""
+"""A name, or tuples, lists and dicts of names: of the batch's keys, or ``label``, ``onehot``, ``event``, ``weight``."""
 
 
 class Collator:
@@ -55,16 +55,7 @@ class Collator:
 
     def __call__(self, delivery: Delivery) -> Any:
         """Return the batch; its tensors are views of the slot unless that must be given back at once."""
-        arrays = self._arrays(delivery)
-        convert = torch.from_numpy if delivery.shared else _copied
-        batch = {
-            name: convert(value)
-            if isinstance(value, np.ndarray)
-            else value.map(convert)
-            if isinstance(value, Structured)
-            else value
-            for name, value in arrays.items()
-        }
+        batch = self._batch(delivery, torch.from_numpy if delivery.shared else _copied)
         if self._outputs is not None:
             return self._arrange(self._outputs, batch)
         if self._delivery_fn is None:
@@ -82,17 +73,19 @@ class Collator:
                 event=row,
             ) from error
 
-    def _arrays(self, delivery: Delivery) -> dict[str, Any]:
+    def _batch(self, delivery: Delivery, convert: Callable[[NDArray[Any]], torch.Tensor]) -> Batch:
         spec, kept = delivery.spec, delivery.kept
         if delivery.finished is not None:
-            return delivery.finished.batch(delivery.memory)
+            return delivery.finished.batch(delivery.memory, convert)
         named = self._form.arrays(delivery.memory, delivery.events, delivery.counts)
         if kept is not None:
             named = {name: take(values, kept) for name, values in named.items()}
-        named["label"], named["event"] = spec.label.copy(), np.stack([spec.file, spec.row], 1)
+        batch = {name: v.map(convert) if isinstance(v, Structured) else convert(v) for name, v in named.items()}
+        batch["label"] = torch.from_numpy(spec.label.copy())
+        batch["event"] = torch.from_numpy(np.stack([spec.file, spec.row], 1))
         if delivery.weight is not None:
-            named["weight"] = delivery.weight.copy()
-        return named
+            batch["weight"] = torch.from_numpy(delivery.weight.copy())
+        return batch
 
     def _arrange(self, outputs: Outputs, batch: dict[str, Any]) -> Any:
         if isinstance(outputs, Mapping):

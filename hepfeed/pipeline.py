@@ -15,6 +15,7 @@ from hepfeed.errors import HepfeedError, SpecError, nearest
 from hepfeed.filters import code_of
 from hepfeed.spec_options import validate
 from hepfeed.transforms import STEPS, step_class
+from hepfeed.transforms.pointwise import fuse
 from hepfeed.transforms.step import Batch, Step
 
 __all__ = ["CACHE", "Function", "Pipeline", "Transform"]
@@ -61,6 +62,11 @@ class Pipeline:
                 f"{name} draws random numbers before the cache point, so that they would be the same in every epoch:"
                 " put 'cache' before it"
             )
+
+        self._program = [
+            *_numbered(self.steps[: self.cached], 0),
+            *_numbered(self.steps[self.cached :], self.cached),
+        ]
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -127,7 +133,7 @@ class Pipeline:
             np.random.seed(number)  # noqa: NPY002
             random.seed(number)
         try:
-            for i, step in enumerate(self.steps):
+            for i, step in self._program:
                 if isinstance(step, Step):
                     # Steps and functions before may have left events out, and the others keep their numbers.
                     batch = step(batch, replace(draws, step=i, event=batch.get("event", draws.event)))
@@ -138,6 +144,18 @@ class Pipeline:
             if before is not None:
                 np.random.set_state(before[0])  # noqa: NPY002
                 random.setstate(before[1])
+
+
+def _numbered(steps: list[Step | Function], first: int) -> list[tuple[int, Step | Function]]:
+    """Merge neighbours that one pass over memory can do; each with its first place, which its random numbers go by."""
+    program: list[tuple[int, Step | Function]] = []
+    for place, step in enumerate(steps, first):
+        merged = fuse([program[-1][1], step]) if program else [step]
+        if len(merged) == 1 and program:
+            program[-1] = (program[-1][0], merged[0])
+        else:
+            program.append((place, step))
+    return program
 
 
 def _several(transforms: Sequence[Transform] | Transform | None) -> Iterable[Transform]:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import gc
+import math
 import os
 import pickle
 import resource
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -198,12 +200,12 @@ class Finished:
     failures: list[tuple[int, HepfeedError]]
     removed: int = 0
 
-    def batch(self, memory: NDArray[np.uint8]) -> Batch:
-        """Return the batch in the bytes of its slot."""
-        parts: dict[str, dict[str, NDArray[Any]]] = {}
+    def batch(self, memory: NDArray[np.uint8], convert: Callable[[NDArray[Any]], Any]) -> Batch:
+        """Return the batch in the bytes of its slot, each array as ``convert`` makes it."""
+        parts: dict[str, dict[str, Any]] = {}
         for (name, part), (dtype, shape, at) in self.tensors.items():
-            size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-            parts.setdefault(name, {})[part] = memory[at : at + size].view(dtype).reshape(shape)
+            size = math.prod(shape) * np.dtype(dtype).itemsize
+            parts.setdefault(name, {})[part] = convert(memory[at : at + size].view(dtype).reshape(shape))
         found: Batch = {}
         for name in self.names:
             if name in self.structures:
@@ -285,6 +287,7 @@ class Reader:
         register_inflaters()
         if alone:
             _keep_freed_memory()
+            gc.freeze()  # what was imported stays: the collector need not look at it again
         self._ring = None if ring is None else RingView(ring)
         self._alone = alone
         self._chunks = _core.ChunkReader()
@@ -718,6 +721,7 @@ class Reader:
         start = slot.ctypes.data
         finished = Finished(list(result), {}, {}, {}, used, 0, [])
         moving: list[tuple[NDArray[Any], int]] = []
+        places: dict[tuple[int, int], int] = {}  # arrays that occur twice, as sites do in kernel maps, lie there once
         for name, value in result.items():
             if isinstance(value, Structured):
                 finished.structures[name] = value.map(lambda array: np.empty(0, array.dtype))
@@ -734,9 +738,15 @@ class Reader:
                 if array.flags.c_contiguous and 0 <= at <= len(slot) - array.nbytes and array.nbytes:
                     finished.tensors[name, part] = (array.dtype.str, array.shape, at)
                     continue
+                same = (array.ctypes.data, array.nbytes) if array.flags.c_contiguous and array.nbytes else None
+                if same in places:
+                    finished.tensors[name, part] = (array.dtype.str, array.shape, places[same])
+                    continue
                 used = _aligned(used)
                 finished.tensors[name, part] = (array.dtype.str, array.shape, used)
                 moving.append((array, used))
+                if same is not None:
+                    places[same] = used
                 used += array.nbytes
         if moving:
             target = self._ring.bytes(slot_number, used)

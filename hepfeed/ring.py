@@ -69,7 +69,9 @@ class RingView:
         mapped = self._maps.get(slot)
         if mapped is not None and len(mapped) >= size:
             return len(mapped)
-        size = max(_PAGE, -(-size // _PAGE) * _PAGE)
+        # Batches of events of different lengths differ in size: a slot that grows does so by an eighth or more.
+        step = _PAGE if mapped is None else max(_PAGE, 1 << size.bit_length() - 4)
+        size = max(_PAGE, -(-size // step) * step)
         try:
             if size > _LARGE and size > min(
                 _STRIDE, available_memory()

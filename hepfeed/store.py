@@ -106,7 +106,8 @@ class IndexStore:
         self._connection = None
 
     def __del__(self) -> None:
-        self.close()
+        with contextlib.suppress(AttributeError, TypeError):  # the interpreter ends, and modules are gone
+            self.close()
 
     def __enter__(self) -> IndexStore:
         return self

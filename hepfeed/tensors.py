@@ -6,7 +6,7 @@ The same classes hold NumPy arrays in the readers and torch tensors in the train
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -28,14 +28,13 @@ class Structured:
     def arrays(self) -> dict[str, Array]:
         """Return the arrays by name; those of kernel maps are ``"kernel_maps.0.pairs"`` and so on."""
         found: dict[str, Array] = {}
-        for each in fields(self):
-            value = getattr(self, each.name)
+        for name, value in vars(self).items():
             if hasattr(value, "dtype"):
-                found[each.name] = value
+                found[name] = value
             elif isinstance(value, tuple):
                 for i, part in enumerate(value):
                     if isinstance(part, Structured):
-                        found.update({f"{each.name}.{i}.{name}": array for name, array in part.arrays().items()})
+                        found.update({f"{name}.{i}.{inner}": array for inner, array in part.arrays().items()})
         return found
 
     def map(self: _Self, function: Callable[[Array], Array]) -> _Self:
@@ -44,18 +43,19 @@ class Structured:
 
     def with_arrays(self: _Self, arrays: dict[str, Array]) -> _Self:
         """Return the same with other arrays, named as in :meth:`arrays`."""
-        changed: dict[str, Any] = {}
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if each.name in arrays:
-                changed[each.name] = arrays[each.name]
-            elif isinstance(value, tuple) and any(isinstance(part, Structured) for part in value):
-                prefixes = [f"{each.name}.{i}." for i in range(len(value))]
-                changed[each.name] = tuple(
-                    part.with_arrays({n.removeprefix(p): a for n, a in arrays.items() if n.startswith(p)})
-                    for part, p in zip(value, prefixes)
-                )
-        return replace(self, **changed)
+        inside: dict[tuple[str, int], dict[str, Array]] = {}
+        changed: dict[str, Any] = dict(vars(self))
+        for name, array in arrays.items():
+            outer, _, rest = name.partition(".")
+            if rest:
+                number, _, inner = rest.partition(".")
+                inside.setdefault((outer, int(number)), {})[inner] = array
+            else:
+                changed[outer] = array
+        for outer in {outer for outer, _ in inside}:
+            parts = enumerate(getattr(self, outer))
+            changed[outer] = tuple(part.with_arrays(inside.get((outer, i), {})) for i, part in parts)
+        return type(self)(**changed)
 
     def to(self: _Self, *args: Any, **options: Any) -> _Self:
         """Return the same on another device; arguments as of ``torch.Tensor.to``."""

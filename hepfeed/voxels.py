@@ -43,6 +43,7 @@ __all__ = [
     "voxelise",
 ]
 
+_EXACT_IN_FLOAT32 = 2.0**24  # integers below
 Reduction = Literal["sum", "mean", "max"]
 """What becomes of the numbers of several points in one voxel."""
 
@@ -264,16 +265,23 @@ def sparsify(
             channel is above.  None: there is one channel and no axis for it.
 
     Returns:
-        ``B`` sparse images with features ``(N, C)``: float64 where ``dense`` is, else float32, to which integers
-        of more than 24 bits are rounded.
+        ``B`` sparse images with features ``(N, C)``: float64 where ``dense`` is, else float32.
 
     Raises:
         SpecError: The images have no spatial axis, or the threshold is NaN or below 0 where ``absolute``.
+        ProcessError: An integer of more than 24 bits, which float32 would round.
     """
     images = numbers(dense, "images")
     check_threshold(threshold, absolute)
     axis, shape = spatial(images.shape, channel_axis)
     indices, features = _voxels.sparsify(images, float(threshold), absolute, axis, images.dtype == np.float64)
+    if images.dtype.kind in "iu" and images.dtype.itemsize >= 4 and features.size:
+        largest = float(np.abs(features).max())
+        if largest >= _EXACT_IN_FLOAT32:
+            raise ProcessError(
+                f"images of {images.dtype} hold {largest:.0f}, which float32 features would round: cast them to float64"
+                " first"
+            )
     return Sparse(features, indices, shape, len(images))
 
 

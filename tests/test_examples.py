@@ -29,7 +29,7 @@ def test_the_two_set_up_commands_stand_on_lines_of_their_own():
 
 
 def test_the_code_of_the_readme_runs_as_it_is(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert 15 <= len(code.splitlines()) <= 25
     make_lcd(tmp_path / "data", classes=("EleEscan", "ChPiEscan"), files=1, events=200, compression="gzip", workers=1)
     (tmp_path / "use.py").write_text(code)

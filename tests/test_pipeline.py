@@ -107,3 +107,19 @@ def test_an_event_has_the_same_random_numbers_in_every_batch():
     alone = [flip({"x": images[i : i + 1]}, draws(events=16).take(np.array([i])))["x"][0] for i in range(16)]
     assert (together == np.stack(alone)).all()
     assert 0 < sum((together == images).all(1)) < 16
+
+
+def test_neighbours_are_done_in_one_pass_with_the_same_bits():
+    steps = [
+        {"normalise": {"keys": "x", "shift": 1.0, "scale": 3.0}},
+        {"log": {"keys": "x"}},
+        {"clip": {"keys": "x", "low": 0.5}},
+    ]
+    image = np.random.default_rng(1).exponential(size=(2, 50)).astype(np.float32)
+    pipeline = Pipeline(steps)
+    assert (len(pipeline), len(pipeline._program)) == (3, 1)
+    one_by_one = {"x": image}
+    for step in steps:
+        one_by_one = Pipeline([step])(one_by_one, draws())
+    assert pipeline({"x": image}, draws())["x"].tobytes() == one_by_one["x"].tobytes()
+    assert len(Pipeline([steps[0], "cache", *steps[1:]])._program) == 2

@@ -180,7 +180,7 @@ def finished(ring, reader, functions, rows=(3, 7), dropped=NOTHING, **options):
     reader.read(read_task([(i, 0, row) for i, row in enumerate(rows)]))
     done = reader.finish(finish_task(rows, dropped))
     memory = ring.view.bytes(0, done.bytes)
-    return done, done.batch(memory)
+    return done, done.batch(memory, lambda array: array)
 
 
 def test_an_array_that_was_changed_in_place_stays_in_its_place(ring, reader, files):

@@ -496,3 +496,12 @@ def test_the_kernels_refuse_what_does_not_fit():
             call()
     with pytest.raises(TypeError):
         _voxels.group_rows(ints.astype(np.int32), np.array([0, 3]), 4)
+
+
+@pytest.mark.parametrize("dtype", ["i4", "u4", "i8", "u8"])
+def test_integers_that_float32_would_round_are_refused(dtype):
+    image = np.array([[0, 2**24 - 1]], dtype)
+    assert sparsify(image).features.tolist() == [[2.0**24 - 1]]
+    image[0, 0] = 2**24 + 1
+    with pytest.raises(ProcessError, match="which float32 features would round: cast them to float64 first"):
+        sparsify(image)

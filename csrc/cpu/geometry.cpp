@@ -160,8 +160,8 @@ HEPFEED_TARGET_AVX2 inline void transpose_tile(const Plane& p, size_t i, size_t 
 HEPFEED_TARGET_AVX2 void transpose4_avx2(const Plane& p) {
   const size_t whole = p.n / 8 * 8;
   // Two tiles by two, so that lines of the cache are read and written whole.
-  for (size_t i = 0; i < whole; i += 16)
-    for (size_t j = 0; j < whole; j += 16)
+  for (size_t j = 0; j < whole; j += 16)
+    for (size_t i = 0; i < whole; i += 16)
       for (size_t k = i; k < std::min(i + 16, whole); k += 8)
         for (size_t l = j; l < std::min(j + 16, whole); l += 8) transpose_tile(p, k, l);
   transpose_part<uint32_t>(p, 0, whole, whole, p.n);

@@ -72,6 +72,31 @@ size_t write(const Sites& sites, const Change& change, int32_t event, size_t cou
   return kept;
 }
 
+// The same for three axes and features of four bytes, a site at a time in one vector of (event, coordinates).
+using Vector = uint32_t __attribute__((vector_size(16)));
+
+template <class Row>
+size_t write_volume(const Sites& sites, const Change& change, int32_t event, size_t count, const Row& row,
+                    size_t kept, int32_t* indices, uint8_t* features) {
+  const Vector base = {static_cast<uint32_t>(event), change.base[0], change.base[1], change.base[2]};
+  const Vector sign = {0, change.sign[0], change.sign[1], change.sign[2]};
+  const Vector keep = {0, ~uint32_t{0}, ~uint32_t{0}, ~uint32_t{0}};
+  const Vector shape = {1, change.shape[0], change.shape[1], change.shape[2]};
+  for (size_t i = 0; i < count; ++i) {
+    const size_t at = row(i);
+    Vector x;
+    std::memcpy(&x, sites.indices + at * 4, 16);
+    x = base + (((x & keep) ^ sign) - sign);
+    std::memcpy(indices + kept * 4, &x, 16);
+    std::memcpy(features + kept * 4, sites.features + at * 4, 4);
+    const auto inside = (x & keep) < shape;
+    uint64_t halves[2];
+    std::memcpy(halves, &inside, 16);
+    kept += (halves[0] & halves[1]) == ~uint64_t{0};  // else the next site takes its place
+  }
+  return kept;
+}
+
 template <class Row>
 size_t write_sites(const Sites& sites, const Change& change, int32_t event, size_t count, const Row& row,
                    size_t kept, int32_t* indices, uint8_t* features) {
@@ -80,25 +105,28 @@ size_t write_sites(const Sites& sites, const Change& change, int32_t event, size
   };
   const std::integral_constant<size_t, 0> any;
   const std::integral_constant<size_t, 2> two;
-  const std::integral_constant<size_t, 3> three;
   const std::integral_constant<size_t, 4> four;
   if (sites.feature_bytes == 4 && sites.axes == 2) return with(two, four);
-  if (sites.feature_bytes == 4 && sites.axes == 3) return with(three, four);
+  if (sites.feature_bytes == 4 && sites.axes == 3)
+    return write_volume(sites, change, event, count, row, kept, indices, features);
   return with(any, any);
 }
 
 }  // namespace
 
-size_t move_sites(const Sites& sites, const uint8_t* reversed, const int64_t* origin, const int64_t* lengths,
-                  const int64_t* shape, int32_t* indices, uint8_t* features) {
+size_t move_sites(const Sites& sites, int64_t events, const uint8_t* reversed, const int64_t* origin,
+                  const int64_t* lengths, const int64_t* shape, int32_t* indices, uint8_t* features) {
   const size_t axes = sites.axes, width = 1 + axes;
   if (axes > kMaxAxes) throw std::invalid_argument("too many axes");
   std::vector<uint32_t> order;
   Change change{};
   for (size_t axis = 0; axis < axes; ++axis) change.shape[axis] = static_cast<uint32_t>(shape[axis]);
   size_t kept = 0;
+  int32_t before = -1;
   for (size_t first = 0; first < sites.count;) {
     const int32_t event = sites.indices[first * width];
+    if (event <= before || event >= events) throw std::invalid_argument("sites must be sorted by event");
+    before = event;
     size_t last = first + 1;
     while (last < sites.count && sites.indices[last * width] == event) ++last;
     const uint8_t* const turned = reversed ? reversed + static_cast<size_t>(event) * axes : nullptr;

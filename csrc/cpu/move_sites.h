@@ -22,7 +22,9 @@ struct Sites {
 //   reversed  (events, axes), or null for none      lengths  (axes) of the images
 //   origin    (events, axes), or null for 0         shape    (axes) of the result
 //   indices   room for (count, 1 + axes)            features room for count rows
-size_t move_sites(const Sites& sites, const uint8_t* reversed, const int64_t* origin, const int64_t* lengths,
-                  const int64_t* shape, int32_t* indices, uint8_t* features);
+//
+// Throws std::invalid_argument where the sites are not sorted by events 0 .. events - 1.
+size_t move_sites(const Sites& sites, int64_t events, const uint8_t* reversed, const int64_t* origin,
+                  const int64_t* lengths, const int64_t* shape, int32_t* indices, uint8_t* features);
 
 }  // namespace hepfeed

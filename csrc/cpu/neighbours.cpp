@@ -31,17 +31,6 @@ void distances(const double* first, size_t total, size_t count, size_t dims, con
   });
 }
 
-// rank[i] = how many distances come before distance[i]; of equal ones the first comes first.
-void ranks(const double* distance, size_t count, int64_t* rank) {
-  for_isa([=]() HEPFEED_INLINE {
-    for (size_t j = 0; j < count; ++j) {
-      const double other = distance[j];
-      for (size_t i = 0; i < j; ++i) rank[i] += other < distance[i];
-      for (size_t i = j + 1; i < count; ++i) rank[i] += other <= distance[i];
-    }
-  });
-}
-
 }  // namespace
 
 void Neighbours::build(const double* points, size_t count, size_t dims) {
@@ -138,22 +127,34 @@ void Neighbours::visit(size_t node, double distance, const double* point, uint32
   visit(far, far_distance, point, self, most, found);
 }
 
-// By the rank of each point: more comparisons than a selection, and none that has to be predicted.
+// Points are at the places of their numbers: in their order, ties go to the lower number.
 void Neighbours::search_all(uint32_t self, size_t most, double radius_squared, std::vector<uint32_t>& found) {
   const size_t count = number_.size();
-  double distance[kFew];
-  distances(coordinates_.data(), count, count, dims_, point_.data(), distance);
-  distance[self] = std::numeric_limits<double>::quiet_NaN();  // not before any point, nor within the radius
-  int64_t rank[kFew] = {};
-  if (most != kNoLimit) ranks(distance, count, rank);
-  const auto limit = static_cast<int64_t>(std::min(most, count));
-  uint32_t near[kFew];
-  size_t total = 0;
-  for (uint32_t i = 0; i < count; ++i) {
-    near[total] = i;
-    total += static_cast<size_t>(rank[i] < limit) & static_cast<size_t>(distance[i] <= radius_squared);
+  distance_.resize(count);
+  distances(coordinates_.data(), count, count, dims_, point_.data(), distance_.data());
+  double bound = radius_squared;
+  size_t ties = count;  // at the bound, that are near enough
+  if (most != kNoLimit) {
+    selected_ = distance_;
+    selected_[self] = std::numeric_limits<double>::infinity();
+    const auto last = selected_.begin() + static_cast<ptrdiff_t>(most) - 1;
+    std::nth_element(selected_.begin(), last, selected_.end());
+    if (*last <= bound) {
+      bound = *last;
+      const auto nearer = std::count_if(selected_.begin(), last, [=](double x) { return x < bound; });
+      ties = most - static_cast<size_t>(nearer);
+    }
   }
-  found.insert(found.end(), near, near + total);
+  const size_t before = found.size();
+  found.resize(before + count);
+  uint32_t* to = found.data() + before;
+  for (uint32_t i = 0; i < count; ++i) {
+    const bool tied = distance_[i] == bound && i != self && ties > 0;
+    ties -= tied;
+    *to = i;
+    to += (distance_[i] < bound && i != self) || tied;
+  }
+  found.resize(static_cast<size_t>(to - found.data()));
 }
 
 void Neighbours::search(size_t i, size_t most, double radius_squared, std::vector<uint32_t>& found) {

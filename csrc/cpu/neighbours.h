@@ -61,6 +61,7 @@ class Neighbours {
   size_t held_ = 0;        // how many
   Candidate bound_{0, 0};  // candidates below it are near enough
   std::vector<double> point_;
+  std::vector<double> distance_, selected_;  // (count), of events without a tree
 };
 
 // Edges from the neighbours of each point, sorted by (target, source).
