@@ -178,6 +178,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self._first_batch = 0
         self._position = _Position(0, 0)
         self._active: weakref.ref[_FeedIterator] | None = None
+        self._ahead: tuple[int, ReaderPool, Stream] | None = None  # the beginning of the next epoch
         self._own_pool: ReaderPool | None = None
         self._clock = StageClock()
         self._clock.readers = num_workers
@@ -258,6 +259,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         """Choose the epoch that the next iteration starts."""
         self._epoch, self._first_batch = int(epoch), 0
         self._position = _Position(self._epoch, 0)
+        if self._ahead is not None and self._ahead[0] != self._epoch:
+            self._drop_ahead()
 
     def __len__(self) -> int:
         if not self._fast:
@@ -325,11 +328,18 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self._epoch, self._first_batch = int(state["epoch"]), int(state["batch"])
         self._position = _Position(self._epoch, self._first_batch)
         self._active = None
+        self._drop_ahead()
+
+    def _drop_ahead(self) -> None:
+        if self._ahead is not None:
+            self._ahead[2].close()
+            self._ahead = None
 
     def close(self) -> None:
         """End the readers and give shared memory back; batches that are kept stay valid."""
         if not self._fast:
             return
+        self._drop_ahead()
         iterator = self._active() if self._active else None
         if iterator is not None:
             iterator.close()
@@ -358,7 +368,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         return self._own_pool, False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_active": None, "_own_pool": None, "pool": None}
+        return {**self.__dict__, "_active": None, "_ahead": None, "_own_pool": None, "pool": None}
 
 
 def _prebuilding(prebuild: Sequence[Mapping[str, Any]]) -> Pipeline:
@@ -382,20 +392,49 @@ class _FeedIterator:
         self._loader = loader
         self._clock = loader._clock
         self._pool, self._owns_pool = loader._take_pool()
-        self._stream = self._open(windows or loader.filler.windows(position.epoch, position.batch), position.epoch)
+        self._replays = windows is not None
+        self._stream = self._open(windows, self._ahead_of_consumer(0)) if windows is not None else self._begin()
         self._clock.begin()
 
-    def _open(self, windows: Iterator[Window], epoch: int) -> Stream:
+    def _begin(self) -> Stream:
+        """Start the epoch, or go on with it where its beginning was read during the last one."""
+        loader, position = self._loader, self.position
+        in_flight = self._ahead_of_consumer(position.epoch)
+        ahead, loader._ahead = loader._ahead, None
+        if ahead is not None:
+            epoch, pool, stream = ahead
+            if (epoch, pool, position.batch) == (position.epoch, self._pool, 0) and not pool.closed:
+                stream.widen(in_flight)
+                return stream
+            stream.close()
+        return self._open(loader.filler.windows(position.epoch, position.batch), in_flight)
+
+    def _ahead_of_consumer(self, epoch: int) -> int:
+        """Most batches that are on their way."""
         loader = self._loader
-        dataset: EventDataset = loader.dataset  # type: ignore[assignment]
         # Each reader fills one batch and has others ready, so that one slow batch holds up nobody.
         ahead = (1 + (loader.prefetch_factor or _PREFETCH_FACTOR)) * max(1, loader.num_workers)
+        return max(2 * loader.filler.window_batches_in(epoch), ahead)
+
+    def _look_ahead(self) -> None:
+        """Let readers that have nothing left to do in this epoch begin the next one: a window of it or some batches."""
+        loader, epoch = self._loader, self.position.epoch + 1
+        if self._replays or self._owns_pool or not self._pool.num_readers or loader._ahead is not None:
+            return
+        if not self._stream.planned:
+            return
+        room = self._ahead_of_consumer(epoch) // 2
+        loader._ahead = epoch, self._pool, self._open(loader.filler.windows(epoch), room)
+
+    def _open(self, windows: Iterator[Window], in_flight: int) -> Stream:
+        loader = self._loader
+        dataset: EventDataset = loader.dataset  # type: ignore[assignment]
         return Stream(
             self._pool,
             windows,
             replace(loader._form, seed=loader.filler.seed),
             dataset.index,
-            in_flight=max(2 * loader.filler.window_batches_in(epoch), ahead),
+            in_flight=in_flight,
             on_error=dataset.on_error,
             clock=self._clock,
             on_skip=partial(_log_skip, self._clock),  # not a method: the iterator must die with its last name
@@ -423,6 +462,7 @@ class _FeedIterator:
                 self._next_epoch()
                 continue
             self.position.batch += 1
+            self._look_ahead()
             if not len(delivery.spec):  # all its events were skipped
                 continue
             if self._loader.pin_memory and torch.cuda.is_available():
@@ -438,7 +478,7 @@ class _FeedIterator:
     def _next_epoch(self) -> None:
         self._stream.close()
         self._loader._epoch = self.position.epoch + 1
-        self._stream = self._open(self._loader.filler.windows(self.position.epoch), self.position.epoch)
+        self._stream = self._begin()
 
     def close(self) -> None:
         """Drop what is on its way; ends the readers where they are this iterator's own."""

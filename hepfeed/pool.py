@@ -126,7 +126,7 @@ class Stream:
         self.on_skip = on_skip
         self.has_steps = form.pipeline != NO_PIPELINE
         self.closed = False
-        self._pool = pool
+        self._pool_reference = weakref.ref(pool)  # the pool dies with its last user, though it knows its streams
         self._windows = windows
         self._next: Window | None = None
         self._in_flight = in_flight
@@ -137,6 +137,21 @@ class Stream:
         if self._next is None:
             self._next = next(self._windows, None)
         return self._next
+
+    @property
+    def _pool(self) -> ReaderPool:
+        pool = self._pool_reference()
+        assert pool is not None, "who asks for batches holds the pool"
+        return pool
+
+    @property
+    def planned(self) -> bool:
+        """Whether all windows were turned into tasks."""
+        return self._peek() is None
+
+    def widen(self, in_flight: int) -> None:
+        """Allow more slots to be filled ahead of the consumer."""
+        self._in_flight = in_flight
 
     def plan(self) -> list[_Task]:
         """Turn windows into tasks, as far as there is room for their batches."""
@@ -315,9 +330,10 @@ class Stream:
 
     def close(self) -> None:
         """Give back all slots; those that a reader still writes to follow when it is done."""
-        if not self.closed:
-            self.closed = True
-            self._pool.remove(self)
+        pool = self._pool_reference()
+        was_closed, self.closed = self.closed, True
+        if not was_closed and pool is not None:
+            pool.remove(self)
 
 
 NO_PIPELINE = b""

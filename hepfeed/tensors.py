@@ -58,8 +58,19 @@ class Structured:
         return type(self)(**changed)
 
     def to(self: _Self, *args: Any, **options: Any) -> _Self:
-        """Return the same on another device; arguments as of ``torch.Tensor.to``."""
-        return self.map(lambda tensor: tensor.to(*args, **options))
+        """Return the same on another device; arguments as of ``torch.Tensor.to``, a dtype for floating point only."""
+        import torch
+
+        places = [each.device if isinstance(each, torch.Tensor) else each for each in args]
+        places = [each for each in places if not isinstance(each, torch.dtype)]
+        others = {name: value for name, value in options.items() if name != "dtype"}
+
+        def moved(tensor: Any) -> Any:
+            if tensor.is_floating_point():
+                return tensor.to(*args, **options)
+            return tensor.to(*places, **others) if places or others else tensor
+
+        return self.map(moved)
 
     def pin_memory(self: _Self) -> _Self:
         """Return the same in page-locked memory."""

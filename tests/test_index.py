@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from events import KEYS, write_classes, write_file
 
-from hepfeed.errors import FilterError, KeyMissingError, SpecError
+from hepfeed.errors import KeyMissingError, SpecError
 from hepfeed.filters import Filter
 from hepfeed.index import EventIndex
 from hepfeed.spec import SampleSpec
