@@ -70,7 +70,7 @@ for epoch in range(2):
         if number % 20 == 0:
             most = max(most, private(me))
             reader = max(reader, *(private(child) for child in me.children()))
-slots = len(loader._own_pool.ring) * loader._raw_bytes / {MIB}
+slots = len(loader._own_pool.ring) * loader._form.dense_bytes / {MIB}
 print(most - base, slots, reader)
 loader.close()
 """

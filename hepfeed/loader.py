@@ -424,6 +424,8 @@ class _FeedIterator:
         if not self._stream.planned:
             return
         room = self._ahead_of_consumer(epoch) // 2
+        if len(self._stream.batches) + room > self._ahead_of_consumer(self.position.epoch):
+            return  # both together take no more memory than one of them otherwise
         loader._ahead = epoch, self._pool, self._open(loader.filler.windows(epoch), room)
 
     def _open(self, windows: Iterator[Window], in_flight: int) -> Stream:
