@@ -21,11 +21,11 @@ from rich.filesize import decimal
 from hepfeed.errors import HepfeedError, SpecError
 from hepfeed.fault import Fault
 from hepfeed.filler import Filler, Window
+from hepfeed.form import StreamForm, place_keys
 from hepfeed.hdf5 import DatasetInfo
 from hepfeed.index import EventIndex, KeyInfo, Source
 from hepfeed.pool import NO_PIPELINE, ReaderPool, Stream
 from hepfeed.progress import Progress
-from hepfeed.reader import StreamForm, place_keys
 from hepfeed.spec import SampleSpec
 from hepfeed.stats import StageClock
 from hepfeed.store import IndexStore

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from hepfeed.errors import KeyMissingError, ProcessError, SpecError, nearest
+from hepfeed.form import StreamForm
 from hepfeed.pool import Delivery
-from hepfeed.reader import StreamForm
 from hepfeed.tensors import Batch, Structured, take
 
 __all__ = ["Collator", "Outputs"]

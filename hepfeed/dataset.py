@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from hepfeed.draws import Draws
 from hepfeed.errors import HepfeedError, ProcessError, SpecError
+from hepfeed.form import KeyPlace, empty_batch, place_keys
 from hepfeed.index import EventIndex, OnError
 from hepfeed.pipeline import Pipeline, Transform
 from hepfeed.progress import Progress, progress_bars
-from hepfeed.reader import KeyPlace, Reader, empty_batch, place_keys
+from hepfeed.source_reader import SourceReader
 from hepfeed.spec import SampleSpec
 from hepfeed.splits import Splits
 from hepfeed.store import IndexStore
@@ -100,7 +101,7 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
                 progress=report,
             )
         self.classes = self.spec.classes
-        self._reader: tuple[int, Reader] | None = None
+        self._reader: tuple[int, SourceReader] | None = None
         self._known: set[int] = set()
 
     @property
@@ -180,7 +181,7 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
     def _read(self, file: NDArray[np.int64], row: NDArray[np.int64]) -> Batch:
         """Read events into arrays of their own."""
         if self._reader is None or self._reader[0] != os.getpid():
-            self._reader, self._known = (os.getpid(), Reader()), set()
+            self._reader, self._known = (os.getpid(), SourceReader()), set()
         reader = self._reader[1]
         fresh = [number for number in np.unique(file).tolist() if number not in self._known]
         if fresh:

@@ -17,12 +17,12 @@ from hepfeed.collate import Collator, Outputs
 from hepfeed.dataset import EventDataset
 from hepfeed.errors import SpecError
 from hepfeed.filler import BatchSpec, Filler, Order, Window, windows_of
+from hepfeed.form import StreamForm, place_keys
 from hepfeed.index import EventIndex
 from hepfeed.packing import Oversize
 from hepfeed.pipeline import Function, Pipeline
 from hepfeed.pool import NO_PIPELINE, ReaderPool, Stream
 from hepfeed.quotas import Composition, Exhausted
-from hepfeed.reader import StreamForm, place_keys
 from hepfeed.stats import FeedStats, StageClock
 
 __all__ = ["DataLoader"]

@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 
 from hepfeed.errors import FeedTimeoutError, ReaderError
 from hepfeed.filler import BatchSpec, Window
+from hepfeed.form import StreamForm
 from hepfeed.index import EventIndex
-from hepfeed.reader import Finish, Finished, Read, ReadDone, Reader, StreamForm
+from hepfeed.reader import Reader
 from hepfeed.ring import Ring
 from hepfeed.stats import StageClock
+from hepfeed.tasks import Finish, Finished, Read, ReadDone
 from hepfeed.worker import JOIN_TIMEOUT_S, Worker
 
 __all__ = ["Delivery", "ReaderPool", "Stream"]

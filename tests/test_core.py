@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hepfeed import _core
 from hepfeed.hdf5 import describe
 from hepfeed.inflaters import register_inflaters
-from hepfeed.reader import native_dataset, row_addresses
+from hepfeed.source_reader import native_dataset, row_addresses
 
 LIBRARIES = register_inflaters()
 FLOATS = ["f2", "f4", "f8"]

@@ -24,12 +24,12 @@ LAYERS = [
     ["reader", "spec"],
     ["moments", "pipeline", "selection", "weights"],
     ["spec_file", "store", "transforms", "weight_rules"],
-    ["file_events", "layouts", "reference", "spec_options"],
+    ["file_events", "layouts", "reference", "source_reader", "spec_options"],
     ["convert", "noise", "programs", "schemas"],
     ["filters", "graphs", "hdf5", "images", "synthetic", "voxels"],
-    ["columns", "draws", "expression", "fault", "figures", "grid", "inflaters", "kernel_map", "packing", "patterns"],
-    ["demo_model", "kinematics", "percentiles", "presets", "quotas", "ring", "splits", "stats"],
-    ["order", "ordered", "tensors", "worker"],
+    ["columns", "draws", "expression", "fault", "figures", "form", "grid", "inflaters", "kernel_map", "patterns"],
+    ["demo_model", "kinematics", "percentiles", "presets", "quotas", "ring", "splits", "stats", "tasks"],
+    ["order", "ordered", "packing", "tensors", "worker"],
     ["errors", "progress", "_core", "_images", "_voxels"],
 ]
 ROW = {name: number for number, row in enumerate(LAYERS) for name in row}

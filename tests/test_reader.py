@@ -9,19 +9,13 @@ from events import images, write_file
 
 from hepfeed.columns import Column
 from hepfeed.errors import CorruptDataError, ProcessError, SourceError
-from hepfeed.hdf5 import KeyTable, describe
+from hepfeed.form import StreamForm, place_keys
+from hepfeed.hdf5 import KeyTable, SourceTable, describe
 from hepfeed.pipeline import Pipeline
-from hepfeed.reader import (
-    Finish,
-    Read,
-    Reader,
-    SourceTable,
-    StreamForm,
-    max_open_files,
-    place_keys,
-    row_addresses,
-)
+from hepfeed.reader import Reader
 from hepfeed.ring import Ring
+from hepfeed.source_reader import SourceReader, max_open_files, row_addresses
+from hepfeed.tasks import Finish, Read
 
 IMAGE = np.dtype("<f4")
 NOTHING = np.empty(0, np.int64)
@@ -147,7 +141,7 @@ def test_events_of_a_bad_chunk_fail_and_the_others_do_not(ring, reader, tmp_path
 
 def test_no_more_files_are_open_than_allowed(tmp_path):
     paths = [write_file(tmp_path / f"{i}.h5", 2, file=i) for i in range(12)]
-    reader = Reader()
+    reader = SourceReader()
     reader._max_open = 4
     reader.add_files("c", {i: table(path) for i, path in enumerate(paths)})
     out = np.empty((24, 5, 4), np.float32)

@@ -596,10 +596,16 @@ def test_any_specification_survives_its_file(tree, keys, labels, rates, filters,
     assert loaded.fingerprint() == spec.fingerprint()
 
 
-def test_the_specification_imports_neither_torch_nor_h5py():
+def test_the_specification_imports_neither_torch_nor_h5py(tmp_path):
     code = "import sys, hepfeed.spec; print([m for m in ('torch', 'h5py') if m in sys.modules])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment, timeout=60
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        timeout=60,
+        cwd=tmp_path,  # else Python takes the source tree of the working directory
     )
     assert done.stdout.strip() == "[]"

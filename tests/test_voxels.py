@@ -340,11 +340,15 @@ def test_sparse_images_of_every_type_equal_their_twin(isa, dtype, occupancy):
 def test_thresholds_beyond_the_range_of_integers_select_all_or_nothing(isa, dtype):
     limits = np.iinfo(dtype)
     dense = np.array([[limits.min, 0, 1, limits.max] * 40], dtype)
-    assert len(sparsify(dense, 2.0**70).features) == 0
-    assert len(sparsify(dense, -(2.0**70)).features) == 160
-    assert len(sparsify(dense, 2.0**70, absolute=True).features) == 0
-    assert sparsify(dense, 0.5).indices[:2, 1].tolist() == [2, 3]
-    assert len(sparsify(dense, float(limits.max // 2), absolute=True).features) == (80 if limits.min else 40)
+
+    def sites(threshold, absolute=False):
+        return _voxels.sparsify(dense, threshold, absolute, None, True)[0]
+
+    assert len(sites(2.0**70)) == 0
+    assert len(sites(-(2.0**70))) == 160
+    assert len(sites(2.0**70, absolute=True)) == 0
+    assert sites(0.5)[:2, 1].tolist() == [2, 3]
+    assert len(sites(float(limits.max // 2), absolute=True)) == (80 if limits.min else 40)
 
 
 def test_more_sites_than_fit_at_first_are_all_found(isa):

@@ -1,0 +1,115 @@
+"""What a reader is told to do, and what it answers; all of it may be done again by another one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hepfeed.errors import HepfeedError
+from hepfeed.tensors import Batch, Structured
+
+__all__ = ["Finish", "Finished", "Read", "ReadDone"]
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Finish:
+    """A batch that was read and goes through the pipeline.
+
+    Attributes:
+        dropped: Rows that could not be read.
+        counts: Rows of each event, for each set of jagged keys.
+        weight: ``(n,)``, where events have weights.
+    """
+
+    stream: int
+    slot: int
+    epoch: int
+    index: int
+    file: Ints
+    row: Ints
+    label: Ints
+    dropped: Ints
+    counts: dict[str, Ints] = field(default_factory=dict)
+    weight: NDArray[np.float32] | None = None
+
+
+@dataclass
+class Finished:
+    """The tensors that a batch consists of.
+
+    Attributes:
+        names: Of the batch, in their order.
+        tensors: (name, part) -> ``(dtype, shape, byte in the slot)``; the part is empty for plain arrays.
+        structures: Name -> structured arrays, without their contents.
+        inline: Name -> anything that is not an array of numbers.
+        bytes: Bytes of the slot that are in use.
+        failures: Events that were left out: ``(row of the batch, error)``.
+        removed: Events that steps took out.
+    """
+
+    names: list[str]
+    tensors: dict[tuple[str, str], tuple[str, tuple[int, ...], int]]
+    structures: dict[str, Structured]
+    inline: dict[str, Any]
+    bytes: int
+    total_ns: int
+    failures: list[tuple[int, HepfeedError]]
+    removed: int = 0
+
+    def batch(self, memory: NDArray[np.uint8], convert: Callable[[NDArray[Any]], Any]) -> Batch:
+        """Return the batch in the bytes of its slot, each array as ``convert`` makes it."""
+        parts: dict[str, dict[str, Any]] = {}
+        for (name, part), (dtype, shape, at) in self.tensors.items():
+            size = math.prod(shape) * np.dtype(dtype).itemsize
+            parts.setdefault(name, {})[part] = convert(memory[at : at + size].view(dtype).reshape(shape))
+        found: Batch = {}
+        for name in self.names:
+            if name in self.structures:
+                found[name] = self.structures[name].with_arrays(parts.get(name, {}))
+            else:
+                found[name] = self.inline[name] if name in self.inline else parts[name][""]
+        return found
+
+
+@dataclass(frozen=True)
+class Read:
+    """Events to read, sorted by file and row.
+
+    Attributes:
+        slot: ``(n,)`` slot of each event's batch.
+        place: ``(n,)`` row in the batch.
+        file: ``(n,)`` file in the catalog.
+        row: ``(n,)`` row in the file.
+        unit: ``(n,)`` unit of events that share chunks, or -1.
+        at: ``(n,)`` rows of earlier events in the batch, for each set of jagged keys.
+        totals: ``(n,)`` rows of the event's whole batch, for each set of jagged keys.
+        kept: Unit -> rows of it that will be asked for later: decode them now and keep them.
+        finish: The batch to finish at once, where these are all its events.
+    """
+
+    stream: int
+    slot: Ints
+    place: Ints
+    file: Ints
+    row: Ints
+    unit: Ints
+    kept: dict[int, Ints] = field(default_factory=dict)
+    finish: Finish | None = None
+    at: dict[str, Ints] = field(default_factory=dict)
+    totals: dict[str, Ints] = field(default_factory=dict)
+
+
+@dataclass
+class ReadDone:
+    """What reading cost; events that could not be read, ``(slot, place, error)``; the batch if it is finished."""
+
+    costs: NDArray[np.int64]
+    failures: list[tuple[int, int, HepfeedError]]
+    finished: Finished | None = None
