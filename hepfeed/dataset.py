@@ -124,7 +124,8 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
 
     def __repr__(self) -> str:
         part = f", split={self.split!r}" if self.split else ""
-        keys = ", ".join(f"{key.name} {key.shape} {key.dtype}" for key in self.index.keys)
+        forms = ((key, "jagged " if key.rows else "") for key in self.index.keys)
+        keys = ", ".join(f"{key.name} {jagged}{key.shape} {key.dtype}" for key, jagged in forms)
         return f"EventDataset({len(self)} events in {len(self.files)} files{part}: {keys})"
 
     def __getstate__(self) -> dict[str, Any]:
