@@ -36,11 +36,12 @@ _logger = logging.getLogger("hepfeed")
 class DataLoader(torch.utils.data.DataLoader[Any]):
     """Batches of events; every argument of torch's ``DataLoader``, with the same meaning.
 
-    Over an :class:`~hepfeed.EventDataset` batches come from hepfeed's readers: dicts with the keys of the specification,
-    tensors ``(B, ...)`` or, where events differ in their number of rows, :class:`~hepfeed.tensors.Jagged`; what the
-    steps make of them; ``"label" (B,) int64``, ``"event" (B, 2) int64`` (file, row), and ``"weight" (B,) float32`` where
-    the specification has weights.  Over any other dataset, or with a sampler, batch sampler, ``collate_fn``,
-    ``worker_init_fn`` or ``batch_size=None``, torch's own machinery runs.
+    Over an :class:`~hepfeed.EventDataset` batches come from hepfeed's readers.  They are dicts with the keys of the
+    specification, tensors ``(B, ...)`` or, where events differ in their number of rows,
+    :class:`~hepfeed.tensors.Jagged`; with what the steps make of them; and with ``"label" (B,) int64``,
+    ``"event" (B, 2) int64`` (file, row), and ``"weight" (B,) float32`` where the specification has weights.  Over any
+    other dataset, or with a sampler, batch sampler, ``collate_fn``, ``worker_init_fn`` or ``batch_size=None``, torch's
+    own machinery runs.
 
     A batch lies in shared memory until the last tensor or view of it dies; a batch that is kept never changes.  The
     loader needs ``max(2 x batches of a window, (prefetch_factor + 1) x num_workers) + 3`` batches of shared memory.
