@@ -126,7 +126,7 @@ class SourceReader:
         files = self._catalogs[catalog]
         parts = [(self._dataset(catalog, number, name), fd, low, high) for number, low, high, fd in runs]
         lengths = None
-        if files[runs[0][0]].keys[name].column.rows:
+        if any(files[number].keys[name].column.rows for number, _, _, _ in runs):  # files may differ in it
             rows, lengths = np.zeros_like(row), np.zeros_like(row)
             for number, low, high, _ in runs:
                 rows[low:high], lengths[low:high] = _extents(files[number], name, row[low:high])

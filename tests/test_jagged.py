@@ -252,3 +252,36 @@ def test_dense_epochs_are_as_they_were(tmp_path):
         with hf.DataLoader(dataset, 8, shuffle=True, num_workers=readers, seed=1) as loader:
             epochs.append(bits(loader))
     assert epochs[0] == epochs[1]
+
+
+@pytest.mark.parametrize("matched_first", [True, False])
+@pytest.mark.parametrize("readers", [0, 1])
+def test_files_may_differ_in_whether_events_are_matched_by_number(tmp_path, matched_first, readers):
+    hits = np.zeros(3, [("event", "i8"), ("q", "f4")])
+    hits["event"], hits["q"] = [3, 3, 7], [1.0, 2.0, 3.0]
+    names = ["a", "b"] if matched_first else ["b", "a"]
+    with h5py.File(tmp_path / f"{names[0]}.h5", "w") as file:
+        file["hits"], file["info/event"], file["info/value"] = hits, np.array([7, 3]), np.array([70.0, 30.0])
+        file["events/id"] = np.array([3, 7])
+    with h5py.File(tmp_path / f"{names[1]}.h5", "w") as file:
+        file["hits"], file["info/event"], file["info/value"] = hits, np.array([7, 3]), np.array([70.0, 30.0])
+        file["n_hits"] = np.array([2, 1])
+    by_number = {
+        "rows": {"hits": {"id": "hits.event"}, "info/*": {"id": "info/event", "single": True}},
+        "events": {"id": "events/id"},
+    }
+    layouts = {names[0]: by_number, names[1]: {"rows": {"hits": {"count": "n_hits"}}}}
+    spec = [
+        {
+            "files": str(tmp_path / f"{name}.h5"),
+            "keys": ["hits.q", "info/value"],
+            "label": name,
+            "layout": layouts[name],
+        }
+        for name in sorted(names)
+    ]
+    (batch,) = hf.DataLoader(hf.EventDataset(spec), 4, num_workers=readers)
+    value = dict(zip(map(tuple, batch["event"].tolist()), batch["info/value"].tolist(), strict=True))
+    matched = sorted(names).index(names[0])
+    assert (value[matched, 0], value[matched, 1]) == (30.0, 70.0)
+    assert (value[1 - matched, 0], value[1 - matched, 1]) == (70.0, 30.0)
