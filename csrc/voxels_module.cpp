@@ -6,7 +6,6 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -330,9 +329,7 @@ py::tuple sparse_of(const Images& images, Type feature_type, const std::vector<i
   Growing<int64_t> site;
   Growing<Feature> features;
   std::vector<int64_t> offsets(events + 1);
-  static std::atomic<size_t> usual{4 *
-                                   kSparsifyBlock};  // room that the last batch needed: the next is like it
-  size_t found = 0, next = 0, room = usual.load(std::memory_order_relaxed);
+  size_t found = 0, next = 0, room = 4 * kSparsifyBlock;
   const size_t sites = images.outer * images.inner;
   {
     py::gil_scoped_release released;
@@ -347,8 +344,6 @@ py::tuple sparse_of(const Images& images, Type feature_type, const std::vector<i
       found += sparsify(images, threshold, absolute, &next, room - found, site.data() + found,
                         features.data() + found * images.channels, feature_type);
     }
-    usual.store(std::max(found + found / 8, size_t{3} * kSparsifyBlock) + kSparsifyBlock,
-                std::memory_order_relaxed);
     const size_t cells = events ? sites / events : 1;
     size_t n = 0;
     for (size_t e = 0; e < events; ++e) {

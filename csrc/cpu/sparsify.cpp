@@ -14,8 +14,7 @@
 namespace hepfeed {
 namespace {
 
-constexpr size_t kLanes = 64;         // items of one mask
-constexpr size_t kAheadBytes = 4096;  // 2 to 8 kB are about as good
+constexpr size_t kLanes = 64;  // items of one mask
 
 struct Half {
   uint16_t bits;
@@ -201,31 +200,17 @@ template <class T>
 constexpr bool kHasAvx2 = std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, Half> ||
                           std::is_same_v<T, uint8_t>;
 
-// Asks for the items that come after 64 others, some way ahead: the processor itself stops at the end of a
-// page.
-template <class T>
-HEPFEED_INLINE inline void prefetch(const T* items) {
-  const char* const ahead = reinterpret_cast<const char*>(items) + kAheadBytes;
-  for (size_t line = 0; line < kLanes * sizeof(T); line += 64) __builtin_prefetch(ahead + line);
-}
-
 // masks[w] |= mask of items 64 w .. 64 w + 63.
 template <class T>
 HEPFEED_TARGET_AVX512 void whole_masks_avx512(const T* items, size_t words, const Rule<T>& rule,
                                               uint64_t* masks) {
-  for (size_t w = 0; w < words; ++w) {
-    prefetch(items + kLanes * w);
-    masks[w] |= mask_avx512(items + kLanes * w, rule);
-  }
+  for (size_t w = 0; w < words; ++w) masks[w] |= mask_avx512(items + kLanes * w, rule);
 }
 
 template <class T>
 HEPFEED_TARGET_AVX2 void whole_masks_avx2(const T* items, size_t words, const Rule<T>& rule,
                                           uint64_t* masks) {
-  for (size_t w = 0; w < words; ++w) {
-    prefetch(items + kLanes * w);
-    masks[w] |= mask_avx2(items + kLanes * w, rule);
-  }
+  for (size_t w = 0; w < words; ++w) masks[w] |= mask_avx2(items + kLanes * w, rule);
 }
 
 #endif
