@@ -6,10 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import h5py
+
 from hepfeed import hdf5, schemas
+from hepfeed.errors import KeyMissingError, nearest
 from hepfeed.hdf5 import FileInfo
 
-__all__ = ["Layout", "describe_events"]
+__all__ = ["Layout", "describe_events", "missing_key"]
 
 Layout = Mapping[str, Any] | str | None
 """How events are stored; None: find out."""
@@ -46,4 +49,16 @@ def describe_events(path: str, keys: Sequence[str], also: Sequence[str] = (), la
         found.columns,
         found.extents,
         found.layout,
+    )
+
+
+def missing_key(path: str, candidates: Sequence[str]) -> KeyMissingError:
+    """Return the error of a file that has none of some keys; it says whether one is a group, and what there is."""
+    with hdf5.open_file(path) as file:
+        existing = [*schemas.recognise(file, path).keys] or hdf5.keys_of(file)
+        is_group = [key for key in candidates if isinstance(file.get(key), h5py.Group)]
+    tried = " or ".join(repr(key) for key in candidates)
+    what = "is a group" if is_group else "does not exist"
+    return KeyMissingError(
+        f"key {tried} {what} in {path!r}: {nearest(candidates[0], existing)}", file=path, key=candidates[0]
     )

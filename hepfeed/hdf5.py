@@ -11,7 +11,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -27,7 +27,6 @@ from hepfeed.errors import (
     KeyMissingError,
     SourceError,
     SpecError,
-    nearest,
 )
 
 __all__ = [
@@ -36,7 +35,6 @@ __all__ = [
     "FileInfo",
     "KeyTable",
     "SourceTable",
-    "describe",
     "describe_columns",
     "keys_of",
     "open_file",
@@ -333,46 +331,6 @@ def keys_of(file: h5py.File) -> list[str]:
 
     file.visititems(visit)
     return found
-
-
-def describe(path: str, keys: Iterable[str], optional: bool = False) -> FileInfo:
-    """Read what the file says of some of its data sets of numbers, each of whose rows is an event.
-
-    Args:
-        path: HDF5 file.
-        keys: Paths of data sets.
-        optional: Leave out keys that the file lacks, instead of raising.
-
-    Raises:
-        KeyMissingError: A key is not in the file; the message has the nearest names.
-        SpecError: A data set has no event axis, or items that are not numbers.
-        CodecMissingError: A filter plug-in is missing.
-        SourceError: The file can't be read.
-    """
-    status = stat(path)
-    with open_file(path) as file:
-        present = []
-        for key in keys:
-            node = file.get(key)
-            if isinstance(node, h5py.Dataset):
-                present.append(key)
-            elif not optional:
-                what = "is a group" if isinstance(node, h5py.Group) else "does not exist"
-                raise KeyMissingError(
-                    f"key {key!r} {what} in {path!r}: {nearest(key, keys_of(file))}", file=path, key=key
-                )
-        columns = {key: Column(key) for key in present}
-        datasets, tables = describe_columns(file, path, columns)
-    return FileInfo(
-        os.path.abspath(path),
-        status.st_size,
-        status.st_mtime_ns,
-        datasets,
-        frozenset(keys) - frozenset(present),
-        tables,
-        max((info.events for info in datasets.values()), default=0),
-        columns,
-    )
 
 
 def describe_columns(

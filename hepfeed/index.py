@@ -12,10 +12,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from hepfeed import hdf5, selection
+from hepfeed import selection
 from hepfeed.columns import Column, Extents
-from hepfeed.errors import HepfeedError, KeyMissingError, SpecError, nearest
+from hepfeed.errors import HepfeedError, SpecError
 from hepfeed.expression import find_name
+from hepfeed.file_events import missing_key
 from hepfeed.hdf5 import ChunkTable, DatasetInfo, FileInfo, KeyTable, SourceTable
 from hepfeed.progress import Progress
 from hepfeed.spec import Sample, SampleSpec
@@ -424,14 +425,7 @@ def _resolve(sample: Sample, info: FileInfo) -> Source:
     for name, candidates in sample.keys.items():
         key = next((key for key in candidates if key in info.columns), None)
         if key is None:
-            with hdf5.open_file(info.path) as file:
-                existing = hdf5.keys_of(file)
-            tried = " or ".join(repr(key) for key in candidates)
-            raise KeyMissingError(
-                f"key {tried} does not exist in {info.path!r}: {nearest(candidates[0], existing)}",
-                file=info.path,
-                key=candidates[0],
-            )
+            raise missing_key(info.path, candidates)
         keys[name] = key
     events = {name: _events_of(info, key) for name, key in keys.items()}
     if set(events.values()) != {info.events}:

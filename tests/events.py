@@ -4,11 +4,15 @@ Every file has the key ``id (N, 3) int32`` of (class, file, row), which tells wh
 ``image (N, 5, 4)``, whose layout is chosen, and ``energy (N,)`` float64.
 """
 
+import os
 from dataclasses import dataclass, field
 
 import h5py
 import hdf5plugin
 import numpy as np
+
+from hepfeed.columns import Column
+from hepfeed.hdf5 import FileInfo, describe_columns, open_file
 
 SHAPE = (5, 4)
 KEYS = ["image", "energy", "id"]
@@ -158,3 +162,12 @@ def _rows(index, file):
 def bits(batches):
     """Return the bytes of all tensors of batches, to compare two epochs."""
     return [{name: (value.dtype, value.shape, value.numpy().tobytes()) for name, value in b.items()} for b in batches]
+
+
+def describe(path, keys):
+    """Return what a file says of data sets whose rows are events, with their chunk tables."""
+    columns = {key: Column(key) for key in keys}
+    with open_file(str(path)) as file:
+        datasets, tables = describe_columns(file, str(path), columns)
+    status = os.stat(path)
+    return FileInfo(str(path), status.st_size, status.st_mtime_ns, datasets, tables=tables)

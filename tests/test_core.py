@@ -6,11 +6,11 @@ import zlib
 import h5py
 import numpy as np
 import pytest
+from events import describe
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hepfeed import _core
-from hepfeed.hdf5 import describe
 from hepfeed.inflaters import register_inflaters
 from hepfeed.source_reader import native_dataset, row_addresses
 

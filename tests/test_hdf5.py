@@ -6,10 +6,13 @@ import h5py
 import hdf5plugin
 import numpy as np
 import pytest
-from events import LAYOUTS, images, write_file
+from events import LAYOUTS, describe, images, write_file
 
 from hepfeed.errors import FileFormatError, KeyMissingError, SourceError, SpecError
-from hepfeed.hdf5 import ChunkTable, describe, keys_of, open_file, read_rows
+from hepfeed.file_events import describe_events
+from hepfeed.hdf5 import ChunkTable, keys_of, open_file, read_rows
+from hepfeed.index import EventIndex
+from hepfeed.spec import SampleSpec
 
 LIBRARY = {"lzf": "filters", "blosc": "filters", "virtual": "virtual"}
 
@@ -122,10 +125,10 @@ def test_a_missing_key_is_an_error_or_noted(path):
         file["ECAL"] = np.zeros(3)
         file.create_group("HCAL")
     with pytest.raises(KeyMissingError, match=r"key 'ecal' does not exist in .*: did you mean 'ECAL'\?"):
-        describe(path, ["ecal"])
+        EventIndex(SampleSpec([[path, ["ecal"], "a"]]))
     with pytest.raises(KeyMissingError, match="key 'HCAL' is a group"):
-        describe(path, ["HCAL"])
-    info = describe(path, ["ECAL", "ecal"], optional=True)
+        EventIndex(SampleSpec([[path, ["HCAL"], "a"]]))
+    info = describe_events(path, ["ECAL", "ecal"])
     assert set(info.datasets) == {"ECAL"}
     assert info.absent == {"ecal"}
 

@@ -5,12 +5,12 @@ import os
 import cloudpickle
 import numpy as np
 import pytest
-from events import images, write_file
+from events import describe, images, write_file
 
 from hepfeed.columns import Column
 from hepfeed.errors import CorruptDataError, ProcessError, SourceError
 from hepfeed.form import StreamForm, place_keys
-from hepfeed.hdf5 import KeyTable, SourceTable, describe
+from hepfeed.hdf5 import KeyTable, SourceTable
 from hepfeed.pipeline import Pipeline
 from hepfeed.reader import Reader
 from hepfeed.ring import Ring
