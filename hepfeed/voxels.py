@@ -362,7 +362,7 @@ def move_sites(
 ) -> Sparse:
     """Reverse axes of sparse images and cut out a window: ``x' = (length - 1 - x if reversed else x) - origin``.
 
-    No two sites meet, and the order is found without sorting, which makes this ten times as fast as :func:`resite`.
+    No two sites meet, and the order is found without sorting, which makes this much faster than :func:`resite`.
 
     Args:
         sparse: ``N`` sites; its kernel maps are left out, since they do not hold any more.
