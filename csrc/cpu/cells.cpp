@@ -6,16 +6,13 @@
 #include <stdexcept>
 
 #include "cpu/clones.h"
+#include "cpu/number_types.h"
 
 namespace hepfeed {
 namespace {
 
 constexpr size_t kBlock = 512;  // points whose coordinates and cells stay in the first-level cache
 constexpr int32_t kOut = -1;
-
-struct Half {
-  uint16_t bits;
-};
 
 inline double number(Half value) { return half_to_float(value.bits); }
 template <class T>
@@ -84,33 +81,9 @@ bool bins_of(const Axis& axis, size_t first, size_t rows, Outside outside, int32
 }
 
 bool bins(const Axis& axis, size_t first, size_t rows, Outside outside, int32_t* bin) {
-  switch (axis.type) {
-    case Type::i8:
-      return bins_of<int8_t>(axis, first, rows, outside, bin);
-    case Type::i16:
-      return bins_of<int16_t>(axis, first, rows, outside, bin);
-    case Type::i32:
-      return bins_of<int32_t>(axis, first, rows, outside, bin);
-    case Type::i64:
-      return bins_of<int64_t>(axis, first, rows, outside, bin);
-    case Type::u8:
-      return bins_of<uint8_t>(axis, first, rows, outside, bin);
-    case Type::u16:
-      return bins_of<uint16_t>(axis, first, rows, outside, bin);
-    case Type::u32:
-      return bins_of<uint32_t>(axis, first, rows, outside, bin);
-    case Type::u64:
-      return bins_of<uint64_t>(axis, first, rows, outside, bin);
-    case Type::f16:
-      return bins_of<Half>(axis, first, rows, outside, bin);
-    case Type::f32:
-      return bins_of<float>(axis, first, rows, outside, bin);
-    case Type::f64:
-      return bins_of<double>(axis, first, rows, outside, bin);
-    case Type::opaque:
-      break;
-  }
-  throw std::invalid_argument("coordinates without a number type have no bins");
+  return with_number_type(axis.type, "coordinates without a number type have no bins", [&](auto zero) {
+    return bins_of<decltype(zero)>(axis, first, rows, outside, bin);
+  });
 }
 
 // Takes the coordinate along the last axis off some cell numbers below 2^31: cell = quotient * extent +

@@ -4,12 +4,11 @@
 #include <stdexcept>
 #include <type_traits>
 
+#include "cpu/number_types.h"
+
 namespace hepfeed {
 namespace {
 
-struct Half {
-  uint16_t bits;
-};
 struct Nothing {};
 
 double number(Half value) { return half_to_float(value.bits); }
@@ -44,33 +43,9 @@ void fill(const int64_t* cell, const void* weight, const int64_t* offsets, size_
 void histogram(const int64_t* cell, const void* weight, Type weight_type, const int64_t* offsets,
                size_t events, size_t cells, double* sums, float* out) {
   if (!weight) return fill<Nothing>(cell, weight, offsets, events, cells, sums, out);
-  switch (weight_type) {
-    case Type::i8:
-      return fill<int8_t>(cell, weight, offsets, events, cells, sums, out);
-    case Type::i16:
-      return fill<int16_t>(cell, weight, offsets, events, cells, sums, out);
-    case Type::i32:
-      return fill<int32_t>(cell, weight, offsets, events, cells, sums, out);
-    case Type::i64:
-      return fill<int64_t>(cell, weight, offsets, events, cells, sums, out);
-    case Type::u8:
-      return fill<uint8_t>(cell, weight, offsets, events, cells, sums, out);
-    case Type::u16:
-      return fill<uint16_t>(cell, weight, offsets, events, cells, sums, out);
-    case Type::u32:
-      return fill<uint32_t>(cell, weight, offsets, events, cells, sums, out);
-    case Type::u64:
-      return fill<uint64_t>(cell, weight, offsets, events, cells, sums, out);
-    case Type::f16:
-      return fill<Half>(cell, weight, offsets, events, cells, sums, out);
-    case Type::f32:
-      return fill<float>(cell, weight, offsets, events, cells, sums, out);
-    case Type::f64:
-      return fill<double>(cell, weight, offsets, events, cells, sums, out);
-    case Type::opaque:
-      break;
-  }
-  throw std::invalid_argument("weights without a number type can't be added");
+  return with_number_type(weight_type, "weights without a number type can't be added", [&](auto zero) {
+    return fill<decltype(zero)>(cell, weight, offsets, events, cells, sums, out);
+  });
 }
 
 }  // namespace hepfeed

@@ -4,12 +4,10 @@
 #include <stdexcept>
 #include <type_traits>
 
+#include "cpu/number_types.h"
+
 namespace hepfeed {
 namespace {
-
-struct Half {
-  uint16_t bits;
-};
 
 double widened(Half value) { return half_to_float(value.bits); }
 template <class T>
@@ -95,33 +93,7 @@ size_t reduce_groups(const Columns& in, const uint32_t* order, const int64_t* st
   const auto run = [&](auto zero) {
     return reduce_from<decltype(zero)>(in, order, starts, groups, reduction, out, out_type, out_stride);
   };
-  switch (in.type) {
-    case Type::i8:
-      return run(int8_t{});
-    case Type::i16:
-      return run(int16_t{});
-    case Type::i32:
-      return run(int32_t{});
-    case Type::i64:
-      return run(int64_t{});
-    case Type::u8:
-      return run(uint8_t{});
-    case Type::u16:
-      return run(uint16_t{});
-    case Type::u32:
-      return run(uint32_t{});
-    case Type::u64:
-      return run(uint64_t{});
-    case Type::f16:
-      return run(Half{});
-    case Type::f32:
-      return run(float{});
-    case Type::f64:
-      return run(double{});
-    case Type::opaque:
-      break;
-  }
-  throw std::invalid_argument("items without a number type can't be reduced");
+  return with_number_type(in.type, "items without a number type can't be reduced", run);
 }
 
 }  // namespace hepfeed

@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "cpu/clones.h"
+#include "cpu/number_types.h"
 #if HEPFEED_X86
 #include <immintrin.h>
 #endif
@@ -15,10 +16,6 @@ namespace hepfeed {
 namespace {
 
 constexpr size_t kLanes = 64;  // items of one mask
-
-struct Half {
-  uint16_t bits;
-};
 
 inline float plain(Half value) { return half_to_float(value.bits); }
 template <class T>
@@ -342,33 +339,7 @@ size_t sparsify(const Images& images, double threshold, bool absolute, size_t* n
     return sparsify_items<decltype(zero)>(images, threshold, absolute, next, room, site, features,
                                           feature_type);
   };
-  switch (images.type) {
-    case Type::i8:
-      return run(int8_t{});
-    case Type::i16:
-      return run(int16_t{});
-    case Type::i32:
-      return run(int32_t{});
-    case Type::i64:
-      return run(int64_t{});
-    case Type::u8:
-      return run(uint8_t{});
-    case Type::u16:
-      return run(uint16_t{});
-    case Type::u32:
-      return run(uint32_t{});
-    case Type::u64:
-      return run(uint64_t{});
-    case Type::f16:
-      return run(Half{});
-    case Type::f32:
-      return run(float{});
-    case Type::f64:
-      return run(double{});
-    case Type::opaque:
-      break;
-  }
-  throw std::invalid_argument("items without a number type have no threshold");
+  return with_number_type(images.type, "items without a number type have no threshold", run);
 }
 
 }  // namespace hepfeed
