@@ -8,6 +8,7 @@ from setuptools import setup
 CSRC = Path("csrc")
 SHARED = ["isa", "stream_copy"]
 EXTENSIONS = {
+    "cache": ["bus_guard", "pack_cells", "read_runs", "unpack_cells"],
     "core": ["chunk_reader", "convert", "dataset", "fletcher32", "inflate", "unshuffle"],
     "images": ["blocks", "convert", "geometry", "noise", "philox", "pointwise", "warp"],
     "voxels": [

@@ -12,6 +12,8 @@ import torch
 import torch.utils.data
 from numpy.typing import NDArray
 
+from hepfeed.cache.feed import CacheFeed
+from hepfeed.cache.option import CacheOption, open_cache
 from hepfeed.draws import Draws
 from hepfeed.errors import HepfeedError, ProcessError, SpecError
 from hepfeed.form import KeyPlace, empty_batch, place_keys
@@ -47,6 +49,10 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
         on_nonfinite: What to do with events that have NaN or infinite values in a key, before any step: ``"raise"``,
             ``"zero"`` such values, or ``"drop"`` such events, which are counted; None does not look.
         on_error: ``"raise"``, or ``"skip"`` files and events at fault: they are logged and counted.
+        cache: What comes out of the steps before the cache point is kept, and later epochs read it.  A path: directory
+            of caches, or a cache.  ``"auto"``: in ``$HEPFEED_CACHE`` or the user's cache directory, where that saves
+            work.  ``"ram"``: in shared memory, and on disk what does not fit.  None: no cache.
+        cache_size: Most bytes of the cache, e.g. ``20e9``; of ``"ram"``: in memory, by default half of what there is.
         index: Path of the index file; by default the user's own.
         index_workers: Processes that open files and apply filters; by default one a processor.
         progress: Called with (what is done, finished, total) while files are opened; True, or None on a terminal,
@@ -75,6 +81,8 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
         augment: bool = True,
         on_nonfinite: Literal["raise", "zero", "drop"] | None = None,
         on_error: OnError = "raise",
+        cache: CacheOption = None,
+        cache_size: float | None = None,
         index: str | os.PathLike[str] | None = None,
         index_workers: int | None = None,
         progress: Progress | bool | None = None,
@@ -89,6 +97,7 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
         self.split = split
         self.pipeline = _pipeline(self.spec, transform, augment, on_nonfinite)
         self.on_error: OnError = on_error
+        self._cache = (cache, cache_size)
         bars = progress_bars(progress) if progress is None or isinstance(progress, bool) else nullcontext(progress)
         with bars as report:
             self.index = EventIndex(
@@ -103,6 +112,15 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
         self.classes = self.spec.classes
         self._reader: tuple[int, SourceReader] | None = None
         self._known: set[int] = set()
+
+    def feed_of_cache(self, pipeline: Pipeline) -> CacheFeed | None:
+        """Return the cache of these events after the steps before the cache point of a pipeline, if there is to be one.
+
+        Raises:
+            SpecError: An option of the cache is wrong.
+            SourceError: Its directory can't be written.
+        """
+        return open_cache(*self._cache, self.index, pipeline)
 
     @property
     def files(self) -> list[str]:

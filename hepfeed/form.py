@@ -60,6 +60,8 @@ class StreamForm:
         pipeline: Pickled :class:`~hepfeed.pipeline.Pipeline`; empty where there are no steps.
         seed: For random numbers.
         skip_errors: Leave out events for which a step raises.
+        cache: Key and directory of the cache, where there is one.
+        part_bytes: Of the parts that are written to it.
     """
 
     keys: tuple[KeyPlace, ...]
@@ -68,6 +70,8 @@ class StreamForm:
     pipeline: bytes
     seed: int
     skip_errors: bool
+    cache: tuple[str, str] | None = None
+    part_bytes: int = 0
 
     def offsets(self, totals: Mapping[str, int]) -> tuple[dict[str, int], int]:
         """Return where each jagged key of a batch begins in its slot, and the bytes of the slot.

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -138,6 +139,8 @@ class EventIndex:
         file_start: ``(n_files + 1,) int64``: file i has events ``file_start[i]:file_start[i + 1]``.
         file_class: ``(n_files,) int64`` class index of the events of each file.
         groups: Runs of events that are drawn with one rate.
+        selected: Number of events that the filters keep, in all splits together.
+        sample_files: Number of files of each sample.
         weights: ``(n_events,) float32``, where the specification has weights.
         skipped: Errors that ``on_error="skip"`` passed over.
 
@@ -169,6 +172,8 @@ class EventIndex:
         self.sources = tuple(source for sources in chosen for source in sources)
         self.keys = self._common_keys()
         rows = self._select(chosen)
+        self.selected = sum(len(rows[source.path]) for source in self.sources)
+        self.sample_files = tuple(map(len, chosen))
         if splits is not None and split is not None:
             rows = self._split(splits, split, rows)
         per_file = [rows[source.path] for source in self.sources]
@@ -206,14 +211,21 @@ class EventIndex:
         """Return the file of each event."""
         return np.searchsorted(self.file_start, events, side="right") - 1
 
+    @cached_property
+    def _number(self) -> NDArray[np.int64]:
+        """Number of each event among all events of all files; ascending."""
+        numbers: NDArray[np.int64] = np.repeat(self._first, np.diff(self.file_start)) + self.rows
+        return numbers
+
     def position(self, file: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the place in the index of events that are in it."""
-        place = np.empty(len(row), np.int64)
-        for number in np.unique(file).tolist():
-            low, high = int(self.file_start[number]), int(self.file_start[number + 1])
-            here = file == number
-            place[here] = low + np.searchsorted(self.rows[low:high], row[here])
-        return place
+        return np.searchsorted(self._number, self._first[file] + row)
+
+    def find(self, event: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the place in the index of events ``(n, 2)``, file and row; -1 for those that are not in it."""
+        number = self._first[event[:, 0]] + event[:, 1]
+        place = np.minimum(np.searchsorted(self._number, number), len(self) - 1)
+        return np.where(self._number[place] == number, place, -1)
 
     def counts(self, file: NDArray[np.int64], row: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
         """Return the number of rows of events, ``(n,)`` for each :attr:`KeyInfo.rows` of the jagged keys."""

@@ -15,11 +15,12 @@ import torch.utils.data
 
 from hepfeed.collate import Collator, Outputs
 from hepfeed.dataset import EventDataset
-from hepfeed.errors import SpecError
+from hepfeed.errors import HepfeedError, SpecError
 from hepfeed.filler import BatchSpec, Filler, Order, Window, windows_of
 from hepfeed.form import StreamForm, place_keys
 from hepfeed.index import EventIndex
 from hepfeed.packing import Oversize
+from hepfeed.parts.writer import PART_BYTES
 from hepfeed.pipeline import Function, Pipeline
 from hepfeed.pool import NO_PIPELINE, ReaderPool, Stream
 from hepfeed.quotas import Composition, Exhausted
@@ -179,8 +180,9 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self._epoch = 0
         self._first_batch = 0
         self._position = _Position(0, 0)
+        self._resumed: Filler | None = None  # of the epoch that a state was taken in
         self._active: weakref.ref[_FeedIterator] | None = None
-        self._ahead: tuple[int, ReaderPool, Stream] | None = None  # the beginning of the next epoch
+        self._ahead: tuple[int, ReaderPool, Stream, Filler] | None = None  # the beginning of the next epoch
         self._own_pool: ReaderPool | None = None
         self._clock = StageClock()
         self._clock.readers = num_workers
@@ -190,13 +192,16 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         pipeline = dataset.pipeline + Pipeline(process_fn) + _prebuilding(prebuild)
         pickled = cloudpickle.dumps(pipeline) if len(pipeline) else NO_PIPELINE
         skip_errors = dataset.on_error == "skip"
+        self._cache = dataset.feed_of_cache(pipeline)
         self._form = StreamForm(places, dense_bytes, dataset.catalog, pickled, 0, skip_errors)
+        if self._cache is not None:
+            self._form = replace(self._form, cache=self._cache.identity, part_bytes=PART_BYTES)
         self._collator = Collator(self._form, dataset.files, dataset.spec.n_classes, outputs, delivery_fn)
-        self._filler_made: Filler | None = None
-        if seed is not None:  # find mistakes in the options now; without a seed it is drawn at the first epoch
-            self._filler_made = self._make_filler(seed)
-        else:
-            self._make_filler(0)
+        self._fillers: dict[bool, Filler] = {}  # of epochs from the cache, and from the sources
+        self._seed = seed
+        filler = self._make_filler(seed or 0, False)  # finds mistakes in the options now
+        if seed is not None:
+            self._fillers[False] = filler
 
     def _refuse_fast_options(self, reasons: list[str]) -> None:
         given = {
@@ -222,8 +227,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
                 f"{', '.join(wrong)} can't be used with {' and '.join(reasons)}: torch's own machinery runs then"
             )
 
-    def _make_filler(self, seed: int) -> Filler:
-        order: Order = "auto" if self.shuffle is True else self.shuffle or "sequential"
+    def _make_filler(self, seed: int, cached: bool) -> Filler:
+        order: Order = ("full" if cached else "auto") if self.shuffle is True else self.shuffle or "sequential"
         assert self.batch_size is not None
         index: EventIndex = self.dataset.index  # type: ignore[attr-defined]
         return Filler(
@@ -246,11 +251,29 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     @property
     def filler(self) -> Filler:
-        """What decides which events make each batch."""
-        if self._filler_made is None:
-            seed = int(torch.empty((), dtype=torch.int64).random_(generator=self.generator).item())
-            self._filler_made = self._make_filler(seed)
-        return self._filler_made
+        """What decides which events make each batch of the next epoch, or of the present one."""
+        return self._position.filler or self._filler_of(self._position.epoch)
+
+    def _filler_of(self, epoch: int) -> Filler:
+        """Return what orders an epoch.
+
+        From the second epoch on the cache allows for a full shuffle.  The first one has the order of the sources even
+        if the cache is there already, so that two runs with the same seed are the same, whichever of them wrote it.
+        """
+        return self._filler(epoch > 0 and self._from_cache())
+
+    def _filler(self, cached: bool) -> Filler:
+        """Return what orders epochs that need the cache, or epochs from the sources."""
+        if self._seed is None:
+            self._seed = int(torch.empty((), dtype=torch.int64).random_(generator=self.generator).item())
+        if cached not in self._fillers:
+            self._fillers[cached] = self._make_filler(self._seed, cached)
+        return self._fillers[cached]
+
+    def _from_cache(self) -> bool:
+        """Whether an epoch that begins now comes from the cache."""
+        assert self.batch_size is not None
+        return self._cache is not None and self._cache.ready(self.batch_size)
 
     @property
     def epoch(self) -> int:
@@ -259,7 +282,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch that the next iteration starts."""
-        self._epoch, self._first_batch = int(epoch), 0
+        self._epoch, self._first_batch, self._resumed = int(epoch), 0, None
         self._position = _Position(self._epoch, 0)
         if self._ahead is not None and self._ahead[0] != self._epoch:
             self._drop_ahead()
@@ -274,7 +297,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     def __iter__(self) -> Any:
         if not self._fast:
             return super().__iter__()
-        self._position = _Position(self._epoch, self._first_batch)
+        self._position = _Position(self._epoch, self._first_batch, self._resumed)
+        self._resumed = None
         iterator = _FeedIterator(self, self._position)
         self._epoch, self._first_batch = self._epoch + 1, 0
         self._active = weakref.ref(iterator)
@@ -320,17 +344,39 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         missing = {"version", "seed", "epoch", "batch", "order"} - set(state)
         if missing or state["version"] != 1:
             raise SpecError(f"not the state of a hepfeed loader: {sorted(missing) or state['version']} is wrong")
-        filler = self._make_filler(state["seed"])
-        if filler.fingerprint() != state["order"]:
+        fillers = {cached: self._make_filler(state["seed"], cached) for cached in (False, True)}
+        same = [filler for filler in fillers.values() if filler.fingerprint() == state["order"]]
+        if not same:
             raise SpecError(
                 "the state is of another order of events: specification, files, split, batch_size and shuffle must be"
                 " the same as when it was taken"
             )
-        self._filler_made = filler
+        self._seed, self._fillers, self._resumed = int(state["seed"]), fillers, same[0]
         self._epoch, self._first_batch = int(state["epoch"]), int(state["batch"])
-        self._position = _Position(self._epoch, self._first_batch)
+        self._position = _Position(self._epoch, self._first_batch, same[0])
         self._active = None
         self._drop_ahead()
+
+    def _open_cache(self) -> None:
+        """Look at what the cache has now, and take the right to write what it lacks."""
+        cache = self._cache
+        if cache is None:
+            return
+        cache.refresh()
+        if cache.missing and not cache.store.writing and cache.store.error is None:
+            self._try_cache(cache.acquire)
+
+    def _commit_cache(self) -> None:
+        cache = self._cache
+        if cache is not None:
+            self._try_cache(cache.commit)
+
+    def _try_cache(self, act: Callable[[], object]) -> None:
+        """Do something for the cache; where it fails, events go on to come from their sources."""
+        try:
+            act()
+        except (HepfeedError, OSError) as error:
+            _logger.warning("%s", error)
 
     def _drop_ahead(self) -> None:
         if self._ahead is not None:
@@ -379,10 +425,15 @@ def _prebuilding(prebuild: Sequence[Mapping[str, Any]]) -> Pipeline:
 
 @dataclass
 class _Position:
-    """The batch that comes next; the loader keeps it when a loop is left."""
+    """The batch that comes next; the loader keeps it when a loop is left.
+
+    Attributes:
+        filler: Of the epoch, once it has begun.
+    """
 
     epoch: int
     batch: int
+    filler: Filler | None = None
 
 
 class _FeedIterator:
@@ -395,28 +446,36 @@ class _FeedIterator:
         self._clock = loader._clock
         self._pool, self._owns_pool = loader._take_pool()
         self._replays = windows is not None
-        self._stream = self._open(windows, self._ahead_of_consumer(0)) if windows is not None else self._begin()
+        if windows is not None:
+            self._stream = self._open(windows, self._ahead_of_consumer(0), loader._from_cache())
+        else:
+            self._stream = self._begin()
         self._clock.begin()
 
     def _begin(self) -> Stream:
         """Start the epoch, or go on with it where its beginning was read during the last one."""
         loader, position = self._loader, self.position
-        in_flight = self._ahead_of_consumer(position.epoch)
         ahead, loader._ahead = loader._ahead, None
         if ahead is not None:
-            epoch, pool, stream = ahead
+            epoch, pool, stream, filler = ahead
             if (epoch, pool, position.batch) == (position.epoch, self._pool, 0) and not pool.closed:
-                stream.widen(in_flight)
+                position.filler = filler
+                stream.widen(self._ahead_of_consumer(position.epoch))
                 return stream
             stream.close()
-        return self._open(loader.filler.windows(position.epoch, position.batch), in_flight)
+        loader._open_cache()
+        cached = loader._from_cache()
+        position.filler = position.filler or loader._filler_of(position.epoch)
+        windows = position.filler.windows(position.epoch, position.batch)
+        return self._open(windows, self._ahead_of_consumer(position.epoch), cached)
 
     def _ahead_of_consumer(self, epoch: int) -> int:
         """Most batches that are on their way."""
         loader = self._loader
         # Each reader fills one batch and has others ready, so that one slow batch holds up nobody.
         ahead = (1 + (loader.prefetch_factor or _PREFETCH_FACTOR)) * max(1, loader.num_workers)
-        return max(2 * loader.filler.window_batches_in(epoch), ahead)
+        filler = self.position.filler
+        return max(2 * filler.window_batches_in(epoch) if filler is not None else 2, ahead)
 
     def _look_ahead(self) -> None:
         """Let readers that have nothing left to do in this epoch begin the next one: a window of it or some batches."""
@@ -425,23 +484,29 @@ class _FeedIterator:
             return
         if not self._stream.planned:
             return
+        if self._stream.fills_cache:  # whether the next epoch comes from the cache is known once this one is over
+            return
         room = self._ahead_of_consumer(epoch) // 2
         if len(self._stream.batches) + room > self._ahead_of_consumer(self.position.epoch):
             return  # both together take no more memory than one of them otherwise
-        loader._ahead = epoch, self._pool, self._open(loader.filler.windows(epoch), room)
+        cached = loader._from_cache()
+        filler = loader._filler_of(epoch)
+        loader._ahead = epoch, self._pool, self._open(filler.windows(epoch, 0), room, cached), filler
 
-    def _open(self, windows: Iterator[Window], in_flight: int) -> Stream:
+    def _open(self, windows: Iterator[Window], in_flight: int, cached: bool) -> Stream:
         loader = self._loader
         dataset: EventDataset = loader.dataset  # type: ignore[assignment]
         return Stream(
             self._pool,
             windows,
-            replace(loader._form, seed=loader.filler.seed),
+            replace(loader._form, seed=loader._filler(False).seed),
             dataset.index,
             in_flight=in_flight,
             on_error=dataset.on_error,
             clock=self._clock,
             on_skip=partial(_log_skip, self._clock),  # not a method: the iterator must die with its last name
+            cache=loader._cache,
+            recalls=cached,
         )
 
     def __iter__(self) -> _FeedIterator:
@@ -458,7 +523,8 @@ class _FeedIterator:
                 self.close()
                 raise
             if delivery is None:
-                self.position.epoch, self.position.batch = self.position.epoch + 1, 0
+                self._finish_cache()
+                self.position.epoch, self.position.batch, self.position.filler = self.position.epoch + 1, 0, None
                 if not self._loader.infinite:
                     self._clock.end()
                     self.close()
@@ -478,6 +544,12 @@ class _FeedIterator:
             self._clock.stages["transfer"] += self._clock.since(begun)
             return batch
         raise StopIteration
+
+    def _finish_cache(self) -> None:
+        """Let what was collected for the cache be written, at the end of an epoch."""
+        if self._stream.fills_cache:
+            self._stream.flush()
+            self._loader._commit_cache()
 
     def _next_epoch(self) -> None:
         self._stream.close()

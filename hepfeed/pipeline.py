@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 
 from hepfeed.draws import Draws
-from hepfeed.errors import HepfeedError, SpecError, nearest
+from hepfeed.errors import HepfeedError, ProcessError, SpecError, nearest
 from hepfeed.filters import code_of
 from hepfeed.spec_options import validate
 from hepfeed.transforms import STEPS, step_class
@@ -37,7 +37,7 @@ class Pipeline:
     Attributes:
         steps: Without the cache point.
         cached: How many of ``steps`` come before the cache point.  Where it is not given, it lies before the first step
-            that draws random numbers, or at the end.
+            that draws random numbers or depends on which events make a batch, or at the end.
 
     Raises:
         SpecError: Something is no step, an option of one is wrong, or a random step comes before the cache point.
@@ -53,20 +53,18 @@ class Pipeline:
                 self.steps.append(_step(transform))
         if len(marks) > 1:
             raise SpecError("'cache' comes twice in the transforms: keep one")
-        is_random = [isinstance(step, Step) and step.random for step in self.steps]
+        passing = [isinstance(step, Step) and (step.random or step.batchwise) for step in self.steps]
         self._marked = bool(marks)
-        self.cached = marks[0] if marks else (is_random.index(True) if True in is_random else len(self.steps))
-        if True in is_random[: self.cached]:
-            name = type(self.steps[is_random.index(True)]).__name__
+        self.cached = marks[0] if marks else (passing.index(True) if True in passing else len(self.steps))
+        if True in passing[: self.cached]:
+            step = self.steps[passing.index(True)]
+            does = "draws random numbers" if getattr(step, "random", False) else "depends on which events make a batch"
             raise SpecError(
-                f"{name} draws random numbers before the cache point, so that they would be the same in every epoch:"
-                " put 'cache' before it"
+                f"{type(step).__name__} {does}, and comes before the cache point, so that its result would be the same"
+                " in every epoch: put 'cache' before it"
             )
-
-        self._program = [
-            *_numbered(self.steps[: self.cached], 0),
-            *_numbered(self.steps[self.cached :], self.cached),
-        ]
+        self._before = _numbered(self.steps[: self.cached], 0)
+        self._after = _numbered(self.steps[self.cached :], self.cached)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -81,11 +79,27 @@ class Pipeline:
         return [*self.steps[: self.cached], *([CACHE] if self._marked else []), *self.steps[self.cached :]]
 
     def without_augmentation(self) -> Pipeline:
-        """Return the pipeline without steps that draw random numbers."""
-        kept = [
-            step for step in self._listed() if isinstance(step, str) or not (isinstance(step, Step) and step.random)
-        ]
-        return Pipeline(kept)
+        """Return the pipeline without steps that draw random numbers; the cache point stays where it was."""
+        before, after = self.steps[: self.cached], self.steps[self.cached :]
+        kept = [step for step in after if not (isinstance(step, Step) and step.random)]
+        mark = [CACHE] if self._marked or len(kept) < len(after) else []
+        return Pipeline([*before, *mark, *kept])
+
+    @property
+    def functions_before(self) -> list[str]:
+        """Names of the functions before the cache point."""
+        return [_named(step) for step in self.steps[: self.cached] if not isinstance(step, Step)]
+
+    def cached_steps(self) -> list[list[str]]:
+        """Return what comes before the cache point, for the key of a cache: name, and options or a hash of the code."""
+        described = []
+        for step in self.steps[: self.cached]:
+            if isinstance(step, Step):
+                kind = type(step)
+                described.append([f"{kind.__module__}:{kind.__qualname__}", step.model_dump_json()])
+            else:
+                described.append([_named(step), xxhash.xxh3_128_hexdigest(code_of(step))])
+        return described
 
     def fingerprint(self) -> str:
         """Return 32 hexadecimal digits that change with any step, its options, its place, or the code of a function."""
@@ -126,24 +140,81 @@ class Pipeline:
             draws: Random numbers for the steps; they follow the events where a step drops some.
             restore: Put the global random numbers back, as must be where they are also the user's.
         """
-        has_functions = any(not isinstance(step, Step) for step in self.steps)
-        before = (np.random.get_state(), random.getstate()) if restore and has_functions else None  # noqa: NPY002
+        return self._run([*self._before, *self._after], batch, draws, restore)
+
+    def before_cache(
+        self,
+        batch: Batch,
+        draws: Draws,
+        restore: bool = True,
+        on_random: Callable[[HepfeedError], None] | None = None,
+    ) -> Batch:
+        """Run the steps before the cache point.
+
+        Args:
+            batch: As in calling the pipeline, and so are ``draws`` and ``restore``.
+            draws: Random numbers.
+            restore: Put the global random numbers back.
+            on_random: Called with an error if a function drew of the global random numbers, which a cache would freeze.
+        """
+        return self._run(self._before, batch, draws, restore, on_random)
+
+    def after_cache(self, batch: Batch, draws: Draws, restore: bool = True) -> Batch:
+        """Run the steps after the cache point; with :meth:`before_cache` before, it is the same as all steps."""
+        return self._run(self._after, batch, draws, restore)
+
+    def _run(
+        self,
+        program: _Program,
+        batch: Batch,
+        draws: Draws,
+        restore: bool,
+        on_random: Callable[[HepfeedError], None] | None = None,
+    ) -> Batch:
+        has_functions = any(not isinstance(step, Step) for _, step in program)
+        before = _random_states() if restore and has_functions else None
         if has_functions:
             number = xxhash.xxh3_64_intdigest(repr((draws.seed, draws.epoch, draws.batch)).encode()) % 2**32
             np.random.seed(number)  # noqa: NPY002
             random.seed(number)
+        fresh = _random_states() if on_random and has_functions else None
         try:
-            for i, step in self._program:
+            for i, step in program:
                 if isinstance(step, Step):
                     # Steps and functions before may have left events out, and the others keep their numbers.
                     batch = step(batch, replace(draws, step=i, event=batch.get("event", draws.event)))
                 else:
                     batch = _called(step, batch)
+            if on_random and fresh is not None and _numbers_of(_random_states()) != _numbers_of(fresh):
+                on_random(
+                    ProcessError(
+                        f"a function before the cache point ({', '.join(self.functions_before)}) draws random numbers,"
+                        " which would be the same in every epoch: put 'cache' before it in transform, or use cache=None"
+                    )
+                )
             return batch
         finally:
             if before is not None:
                 np.random.set_state(before[0])  # noqa: NPY002
                 random.setstate(before[1])
+
+
+_Program = list[tuple[int, Step | Function]]
+
+
+def _random_states() -> tuple[Any, Any]:
+    """NumPy's and Python's global random numbers."""
+    return np.random.get_state(), random.getstate()  # noqa: NPY002
+
+
+def _numbers_of(states: tuple[Any, Any]) -> tuple[Any, ...]:
+    """What can be compared of random states."""
+    (_, keys, place, *_), other = states
+    return keys.tobytes(), place, other
+
+
+def _named(function: Function) -> str:
+    return getattr(function, "__qualname__", type(function).__qualname__)
 
 
 def _numbered(steps: list[Step | Function], first: int) -> list[tuple[int, Step | Function]]:

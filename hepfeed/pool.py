@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfeed.cache.feed import CacheFeed
 from hepfeed.errors import FeedTimeoutError, ReaderError
 from hepfeed.filler import BatchSpec, Window
 from hepfeed.form import StreamForm
@@ -27,7 +28,7 @@ from hepfeed.index import EventIndex
 from hepfeed.reader import Reader
 from hepfeed.ring import Ring
 from hepfeed.stats import StageClock
-from hepfeed.tasks import Finish, Finished, Read, ReadDone
+from hepfeed.tasks import MISSING, Finish, Finished, Flush, Read, ReadDone, Recall
 from hepfeed.worker import JOIN_TIMEOUT_S, Worker
 
 __all__ = ["Delivery", "ReaderPool", "Stream"]
@@ -89,7 +90,7 @@ class _Task:
 
     stream: Stream
     method: str
-    argument: Read | Finish
+    argument: Read | Finish | Recall | Flush
     batches: list[_Batch]
     attempts: int = 0
 
@@ -106,6 +107,8 @@ class Stream:
         on_error: ``"raise"`` the first error, or ``"skip"`` and count events.
         clock: Where times and counts go.
         on_skip: Called with the error of each skipped event.
+        cache: What is written meanwhile, or read.
+        recalls: Whether batches come from the cache.
     """
 
     def __init__(
@@ -119,6 +122,8 @@ class Stream:
         on_error: str,
         clock: StageClock,
         on_skip: Callable[[Exception], None],
+        cache: CacheFeed | None = None,
+        recalls: bool = False,
     ) -> None:
         self.number = pool.add(self)
         self.form = form
@@ -126,7 +131,9 @@ class Stream:
         self.clock = clock
         self.on_error = on_error
         self.on_skip = on_skip
-        self.has_steps = form.pipeline != NO_PIPELINE
+        self.cache = cache
+        self._recalls = recalls
+        self.has_steps = form.pipeline != NO_PIPELINE or cache is not None
         self.closed = False
         self._pool_reference = weakref.ref(pool)  # the pool dies with its last user, though it knows its streams
         self._windows = windows
@@ -151,6 +158,11 @@ class Stream:
         """Whether all windows were turned into tasks."""
         return self._peek() is None
 
+    @property
+    def fills_cache(self) -> bool:
+        """Whether events of this pass are written to the cache."""
+        return self.cache is not None and self.cache.store.writing
+
     def widen(self, in_flight: int) -> None:
         """Allow more slots to be filled ahead of the consumer."""
         self._in_flight = in_flight
@@ -163,8 +175,44 @@ class Stream:
             if self.batches and room < len(window.batches):
                 break
             self._next = None
-            tasks += self._read_tasks(window)
+            if self._recalls:
+                tasks += [self._recall_task(spec) for spec in window.batches]
+            else:
+                tasks += self._read_tasks(window)
         return tasks
+
+    def _recall_task(self, spec: BatchSpec) -> _Task:
+        batch = _Batch(spec, -1, {}, self._weight(spec), 0)
+        self.batches.append(batch)
+        return self._recall(batch)
+
+    def _recall(self, batch: _Batch) -> _Task:
+        """Look up where the cache has the events of a batch."""
+        assert self.cache is not None
+        spec = batch.spec
+        part, at, runs, batch.bytes = self.cache.locate(spec.file, spec.row)
+        if batch.slot < 0:
+            batch.slot = self._pool.ring.acquire(batch.bytes)
+        recall = Recall(
+            self.number,
+            batch.slot,
+            spec.epoch,
+            spec.index,
+            spec.file,
+            spec.row,
+            spec.label,
+            batch.weight,
+            part,
+            at,
+            runs,
+            batch.bytes,
+            self.cache.store.writing,
+        )
+        return _Task(self, "recall", recall, [batch])
+
+    def _weight(self, spec: BatchSpec) -> NDArray[np.float32] | None:
+        weights = self.index.weights
+        return None if weights is None else weights[self.index.position(spec.file, spec.row)]
 
     def _read_tasks(self, window: Window) -> list[_Task]:
         batches = [self._begin(spec) for spec in window.batches]
@@ -200,9 +248,7 @@ class Stream:
         """Take a slot for a batch."""
         counts = self.index.counts(spec.file, spec.row)
         _, size = self.form.offsets({rows: int(count.sum()) for rows, count in counts.items()})
-        weights = self.index.weights
-        weight = None if weights is None else weights[self.index.position(spec.file, spec.row)]
-        return _Batch(spec, self._pool.ring.acquire(size), counts, weight, size)
+        return _Batch(spec, self._pool.ring.acquire(size), counts, self._weight(spec), size)
 
     def _cuts(self, window: Window) -> list[tuple[int, int]]:
         """Cut the events of a window into pieces of about equal size, but never within a unit."""
@@ -313,15 +359,27 @@ class Stream:
             dropped,
             batch.counts,
             batch.weight,
+            self.cache.claim(spec.file, spec.row) if self.cache is not None else None,
         )
 
-    def finish_done(self, batch: _Batch, finished: Finished) -> None:
-        """Take note of a batch that went through the pipeline."""
+    def flush(self) -> None:
+        """Write to the cache what readers have collected for it, and wait until it is there."""
+        self._pool.flush(self)
+
+    def finish_done(self, batch: _Batch, finished: Finished) -> list[_Task]:
+        """Take note of a batch that went through the pipeline; returns what is to be done again."""
+        if finished.costs is not None:
+            self.clock.add_read(finished.costs)
+        if self.cache is not None:
+            self.cache.take(finished.written, finished.damaged)
         self.clock.stages["transform"] += finished.total_ns * 1e-9
+        if finished.again:  # what the cache has of it is damaged: now it is known to be missing
+            return [self._recall(batch)]
         self.clock.counts["removed"] += finished.removed
         batch.failures.update(finished.failures)
         batch.finished = finished
         batch.ready = True
+        return []
 
     def failed(self, task: _Task, error: Exception) -> None:
         """Let the first batch of a task raise when its turn comes."""
@@ -371,6 +429,8 @@ class ReaderPool:
         self._readers: list[_ReaderProcess] = []
         self._local = Reader(self.ring.descriptor) if num_readers == 0 else None
         self._local_known: tuple[set[int], dict[str, set[int]]] = (set(), {})
+        self._local_parts: dict[str, set[int]] = {}
+        self._verified: dict[str, int] = {}  # slot for each cache
         self._keeper: dict[tuple[int, int], _ReaderProcess] = {}  # who keeps the rest of a unit
         self._owner = os.getpid()
         self.restarts = 0
@@ -457,7 +517,7 @@ class ReaderPool:
         if not self._queue:
             return
         task = self._queue.popleft()
-        for method, *args in _introductions(task, *self._local_known):
+        for method, *args in self._introductions(task, *self._local_known, self._local_parts):
             getattr(local, method)(*args)
         try:
             value = getattr(local, task.method)(task.argument)
@@ -469,8 +529,58 @@ class ReaderPool:
     def _reply(self, task: _Task, value: Any) -> list[_Task]:
         if task.method == "read":
             return task.stream.read_done(task, value)
-        task.stream.finish_done(task.batches[0], value)
-        return []
+        if task.method == "flush":
+            if task.stream.cache is not None:
+                task.stream.cache.take(value, [])
+            return []
+        return task.stream.finish_done(task.batches[0], value)
+
+    def flush(self, stream: Stream) -> None:
+        """Let readers write what they have collected for the cache of a stream, and wait for it."""
+        if self._local is not None:
+            if stream.number in self._local_known[0]:
+                self._reply(_Task(stream, "flush", Flush(stream.number), []), self._local.flush(Flush(stream.number)))
+            return
+        for reader in list(self._readers):
+            if stream.number in reader.streams:
+                self._send(reader, _Task(stream, "flush", Flush(stream.number), []))
+        while stream.outstanding:
+            self.pump(1.0)
+
+    def _slot_for(self, cache: CacheFeed) -> int:
+        """Return the slot that says which blocks of a cache were verified."""
+        key, blocks = cache.store.key, cache.blocks
+        slot = self._verified.get(key)
+        if slot is None:
+            slot = self._verified[key] = self.ring.acquire(blocks)
+            self.ring.view.bytes(slot, self.ring.view.ensure(slot, blocks))[:] = 0
+        self.ring.view.ensure(slot, blocks)
+        return slot
+
+    def _introductions(
+        self, task: _Task, streams: set[int], files: dict[str, set[int]], parts: dict[str, set[int]]
+    ) -> list[tuple[Any, ...]]:
+        """Calls that tell a reader of the stream, the files and the parts of a task, where it does not know them."""
+        stream = task.stream
+        calls: list[tuple[Any, ...]] = []
+        if stream.number not in streams:
+            streams.add(stream.number)
+            calls.append(("add_stream", stream.number, stream.form))
+        some = task.argument.file
+        if isinstance(task.argument, Recall) and stream.cache is not None:
+            feed, part = stream.cache, task.argument.part
+            some = some[part == MISSING]
+            told = parts.setdefault(feed.store.key, set())
+            new = [number for number in np.unique(part).tolist() if number >= 0 and number not in told]
+            if new or not told:
+                told.update(new)
+                calls.append(("add_cache", feed.table(self._slot_for(feed)), feed.parts(new)))
+        known = files.setdefault(stream.form.catalog, set())
+        fresh = [file for file in np.unique(some).tolist() if file not in known]
+        if fresh:
+            known.update(fresh)
+            calls.append(("add_files", stream.form.catalog, {file: stream.index.source_table(file) for file in fresh}))
+        return calls
 
     def _assign(self) -> None:
         """Hand tasks to readers, in order; a unit's remains go to the reader that keeps them."""
@@ -503,7 +613,7 @@ class ReaderPool:
         return None
 
     def _send(self, reader: _ReaderProcess, task: _Task) -> None:
-        for method, *args in _introductions(task, reader.streams, reader.files):
+        for method, *args in self._introductions(task, reader.streams, reader.files, reader.parts):
             reader.worker.call(_NO_REPLY, method, *args)
         if isinstance(task.argument, Read):
             for unit in np.unique(task.argument.unit).tolist() if self._keeper else ():
@@ -575,28 +685,16 @@ class _ReaderProcess:
         self.in_hand: dict[int, _Task] = {}
         self.streams: set[int] = set()
         self.files: dict[str, set[int]] = {}
+        self.parts: dict[str, set[int]] = {}
 
     def fileno(self) -> int:
         return self.worker.fileno()
 
 
-def _introductions(task: _Task, streams: set[int], files: dict[str, set[int]]) -> list[tuple[Any, ...]]:
-    """Calls that tell a reader of the stream and the files of a task, where it does not know them."""
-    stream = task.stream
-    calls: list[tuple[Any, ...]] = []
-    if stream.number not in streams:
-        streams.add(stream.number)
-        calls.append(("add_stream", stream.number, stream.form))
-    known = files.setdefault(stream.form.catalog, set())
-    fresh = [file for file in np.unique(task.argument.file).tolist() if file not in known]
-    if fresh:
-        known.update(fresh)
-        calls.append(("add_files", stream.form.catalog, {file: stream.index.source_table(file) for file in fresh}))
-    return calls
-
-
 def _died(task: _Task, code: int | None) -> ReaderError:
     argument = task.argument
+    if isinstance(argument, Flush):
+        return ReaderError(f"a reader died {_MAX_ATTEMPTS} times while it wrote to the cache")
     file, row = int(argument.file[0]), int(argument.row[0])
     path = task.stream.index.files[file]
     how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"

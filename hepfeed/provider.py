@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from hepfeed.cache.option import CacheOption
 from hepfeed.collate import Outputs
 from hepfeed.dataset import EventDataset, as_spec
 from hepfeed.errors import SpecError, nearest
@@ -33,7 +34,9 @@ class DataProvider:
         batch_size: Events of a batch.
         splits: Fractions by name; one loader for each.
         num_workers: Readers, shared by all loaders; 0 reads in this process.
-        cache: None or ``"auto"``: the sources are read in every epoch.
+        cache: What comes out of the steps before the cache point is kept in the first epoch and read from then on, for
+            all parts together; as in :class:`~hepfeed.EventDataset`.
+        cache_size: As in :class:`~hepfeed.EventDataset`.
         seed: Of the splits, the orders and the functions' random numbers.
         shuffle: Order of the part named ``train`` (or the first one); the others come in the order of the dataset.
         split_by: How events are divided; see :class:`hepfeed.splits.Splits`.
@@ -71,7 +74,8 @@ class DataProvider:
         *,
         splits: Mapping[str, float] | None = None,
         num_workers: int = 2,
-        cache: Literal["auto"] | None = "auto",
+        cache: CacheOption = "auto",
+        cache_size: float | None = None,
         seed: int = 0,
         shuffle: Shuffle = True,
         split_by: str = "event",
@@ -97,8 +101,6 @@ class DataProvider:
         index: str | os.PathLike[str] | None = None,
         progress: Progress | bool | None = None,
     ) -> None:
-        if cache not in (None, "auto"):
-            raise SpecError(f"cache={cache!r}: this version reads the sources in every epoch; use None or 'auto'")
         splits = DEFAULT_SPLITS if splits is None else dict(splits)
         for name in splits:
             if not name.isidentifier() or hasattr(type(self), name) or name == "loaders":
@@ -117,6 +119,8 @@ class DataProvider:
                 augment=name == training,
                 on_nonfinite=on_nonfinite,
                 on_error=on_error,
+                cache=cache,
+                cache_size=cache_size,
                 index=index,
                 progress=progress,
             )

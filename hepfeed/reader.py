@@ -9,23 +9,29 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import math
 import pickle
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hepfeed import _core
+from hepfeed.caches import Caches
 from hepfeed.draws import Draws
 from hepfeed.errors import HepfeedError, ProcessError
 from hepfeed.form import StreamForm, aligned, empty_batch
 from hepfeed.hdf5 import SourceTable
+from hepfeed.parts.part import Part
+from hepfeed.parts.reader import Fetched
+from hepfeed.parts.table import CacheTable
+from hepfeed.parts.writer import PartsWritten
 from hepfeed.ring import RingView
 from hepfeed.source_reader import SourceReader, row_addresses
-from hepfeed.tasks import Finish, Finished, Read, ReadDone
+from hepfeed.tasks import MISSING, Finish, Finished, Flush, Read, ReadDone, Recall
 from hepfeed.tensors import Batch, Structured, concatenate, take
 
 if TYPE_CHECKING:  # what the steps need is imported where a pipeline comes
@@ -34,6 +40,8 @@ if TYPE_CHECKING:  # what the steps need is imported where a pipeline comes
 __all__ = ["Reader"]
 
 Ints = NDArray[np.int64]
+Run = Callable[[Batch, Draws, bool], Batch]
+"""Applies steps to a batch, given its random numbers and whether to put the global ones back."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -72,6 +80,7 @@ class Reader:
         self._streams: dict[int, StreamForm] = {}
         self._pipelines: dict[int, Pipeline | ProcessError | None] = {}
         self._kept: dict[tuple[int, int], _Kept] = {}
+        self._caches = Caches(self._slot, alone)
 
     # ---- what the reader knows -------------------------------------------------------------------------------------
 
@@ -96,8 +105,17 @@ class Reader:
         self._pipelines.pop(stream, None)
         self._kept = {key: kept for key, kept in self._kept.items() if key[0] != stream}
 
+    def add_cache(self, table: CacheTable, parts: Mapping[int, tuple[Part, int]]) -> None:
+        """Make a cache known, and parts of it: number -> part and the number of its first block."""
+        self._caches.add(table, parts)
+
+    def _slot(self, slot: int, size: int) -> NDArray[np.uint8]:
+        assert self._ring is not None, "a reader without a ring has no slots"
+        return self._ring.bytes(slot, size)
+
     def close(self) -> None:
-        """Close all files."""
+        """Write what was collected for caches, and close all files."""
+        self._caches.close()
         self._sources.close()
         if self._ring is not None:
             self._ring.forget()
@@ -218,44 +236,58 @@ class Reader:
         here = np.flatnonzero(whole)
         if not whole.all():
             batch = {name: take(values, here) for name, values in batch.items()}
-        result, failed = self._process(form, task, batch, here)
+        event = np.stack([task.file[here], task.row[here]], 1)
+        pipeline = self._pipeline(task.stream)
+        run: Run = pipeline if task.fresh is None else self._and_cache(form, task.stream, event, task.fresh[here])
+
+        def again() -> Batch:
+            return self._from_source(form, task, here)[0]
+
+        result, failed = self._process(form, task, batch, event, run, again)
         finished = self._place(task.slot, slot, result, size)
         finished.failures = [(int(here[i]), error) for i, error in failed]
         if isinstance(result.get("event"), np.ndarray):
             finished.removed = max(0, len(here) - len(failed) - len(result["event"]))
+        finished.written = self._caches.report(form)
         finished.total_ns = time.perf_counter_ns() - begun
         return finished
 
+    def _pipeline(self, stream: int) -> Pipeline:
+        pipeline = self._pipelines[stream]
+        if isinstance(pipeline, ProcessError):
+            raise pipeline
+        if pipeline is None:  # there are no steps, but a cache is written
+            from hepfeed.pipeline import Pipeline
+
+            pipeline = self._pipelines[stream] = Pipeline()
+        return pipeline
+
     def _process(
-        self, form: StreamForm, task: Finish, batch: Batch, here: Ints
+        self, form: StreamForm, task: Finish | Recall, batch: Batch, event: Ints, run: Run, again: Callable[[], Batch]
     ) -> tuple[Batch, list[tuple[int, HepfeedError]]]:
-        """Run the pipeline; where it raises, on each event alone to find which.
+        """Run steps; where they raise, on each event alone to find which.
 
         Args:
             form: Of the stream.
             task: The batch.
             batch: Its arrays.
-            here: Which of the task's events are in ``batch``.
+            event: ``(n, 2)`` file and row of its events.
+            run: Applies the steps.
+            again: Returns the arrays once more: a function may have changed its batch in place.
         """
-        pipeline = self._pipelines[task.stream]
-        assert pipeline is not None, "a batch is finished only where there are steps"
-        if isinstance(pipeline, ProcessError):
-            raise pipeline
-        event = np.stack([task.file[here], task.row[here]], 1)
         draws = Draws(form.seed, task.epoch, task.index, event)
         try:
-            return pipeline(batch, draws, not self._alone), []
+            return run(batch, draws, not self._alone), []
         except Exception as error:
             first = error
-        # A function may have changed its batch in place: read the events again.
-        batch = self._read_again(form, task, here)
+        batch = again()
         good: list[Batch] = []
         bad: list[tuple[int, HepfeedError]] = []
         for i, (file, row) in enumerate(event.tolist()):
             alone = np.array([i])
             one = {name: take(values, alone) for name, values in batch.items()}
             try:
-                good.append(pipeline(one, draws.take(alone), not self._alone))
+                good.append(run(one, draws.take(alone), not self._alone))
             except Exception as error:
                 failure = _process_error(error, self._sources.path(form.catalog, file), row)
                 if not form.skip_errors:
@@ -266,15 +298,124 @@ class Reader:
             raise _process_error(first, self._sources.path(form.catalog, file), row) from first
         return {name: concatenate([part[name] for part in good]) for name in good[0]}, bad
 
-    def _read_again(self, form: StreamForm, task: Finish, here: Ints) -> Batch:
-        counts = {rows: count[here] for rows, count in task.counts.items()}
+    def _from_source(
+        self, form: StreamForm, task: Finish | Recall, here: Ints
+    ) -> tuple[Batch, dict[int, HepfeedError]]:
+        """Read some events of a batch to arrays of their own; returns also the errors of those that can't be read."""
         file, row = task.file[here], task.row[here]
-        fresh, addresses = empty_batch(form.keys, len(here), counts)
+        counts = self._sources.counts(form.catalog, file, row, form.keys)
+        arrays, addresses = empty_batch(form.keys, len(here), counts)
         order = np.lexsort((row, file))
-        self._sources.read_events(
+        _, failed = self._sources.read_events(
             form.catalog, file[order], row[order], {name: a[order] for name, a in addresses.items()}
         )
-        return {**fresh, **{name: values[here] for name, values in _identity(task).items()}}
+        return {**arrays, **_identity(task, here)}, {int(order[i]): error for i, error in failed.items()}
+
+    # ---- the cache -------------------------------------------------------------------------------------------------
+
+    def flush(self, task: Flush) -> PartsWritten:
+        """Write what was collected for the cache."""
+        return self._caches.flush(self._streams[task.stream])
+
+    def recall(self, task: Recall) -> Finished:
+        """Read a batch from the cache, and run the steps behind it."""
+        begun = time.perf_counter_ns()
+        form = self._streams[task.stream]
+        slot = self._slot(task.slot, task.size)
+        arena = _Arena(slot)
+        fetched = self._caches.fetch(form, task, arena.allocate)
+        if fetched.damaged:
+            return Finished([], {}, {}, {}, 0, 0, [], damaged=fetched.damaged, again=True)
+        batch, failed = self._completed(form, task, fetched)
+        pipeline = self._pipeline(task.stream)
+        left = len(batch["event"])
+        if pipeline.cached < len(pipeline) and left:
+            event: Ints = batch["event"]
+
+            def again() -> Batch:
+                once_more = self._caches.fetch(form, task, _new_array)
+                return self._completed(form, replace(task, fill=False), once_more)[0]
+
+            batch, more = self._process(form, task, batch, event, pipeline.after_cache, again)
+            failed += [(int(_places(task, event[i : i + 1])[0]), error) for i, error in more]
+            left = len(batch.get("event", event))
+        finished = self._place(task.slot, slot, batch, arena.used)
+        finished.failures = failed
+        finished.removed = max(0, len(task.row) - len(failed) - left)
+        finished.damaged, finished.costs = fetched.damaged, fetched.costs
+        finished.written = self._caches.report(form)
+        finished.total_ns = time.perf_counter_ns() - begun - int(fetched.costs.sum() - fetched.costs[3])
+        return finished
+
+    def _completed(
+        self, form: StreamForm, task: Recall, fetched: Fetched
+    ) -> tuple[Batch, list[tuple[int, HepfeedError]]]:
+        """Return a batch as it is at the cache point; what the cache lacks is made of its source."""
+        if not fetched.bad.any():
+            return {**fetched.batch, **_identity(task, ..., label=False)}, []
+        good = np.flatnonzero(~fetched.bad)
+        batch = {**fetched.batch, **_identity(task, good, label=False)}
+        failed: list[tuple[int, HepfeedError]] = []
+        absent = np.flatnonzero(task.part == MISSING)
+        if len(absent):
+            made, failed = self._made(form, task, absent)
+            if made:
+                joined = {name: concatenate([values, made[name]]) for name, values in batch.items() if name in made}
+                batch = joined if len(good) else made
+        order = np.argsort(_places(task, batch["event"]), kind="stable")
+        return {name: take(values, order) for name, values in batch.items()}, failed
+
+    def _made(self, form: StreamForm, task: Recall, here: Ints) -> tuple[Batch, list[tuple[int, HepfeedError]]]:
+        """Read some events of a batch from their sources, and run the steps before the cache point."""
+        source, lost = self._from_source(form, task, here)
+        failed = [(int(here[i]), lost[i]) for i in sorted(lost)]
+        if failed and not form.skip_errors:
+            raise failed[0][1]
+        kept = np.setdiff1d(np.arange(len(here)), list(lost))
+        if not len(kept):
+            return {}, failed
+        if lost:
+            source = {name: take(values, kept) for name, values in source.items()}
+        here = here[kept]
+        event = source["event"]
+        run = self._before_cache(form, task.stream, event, np.full(len(here), task.fill))
+        made, wrong = self._process(form, task, source, event, run, lambda: self._from_source(form, task, here)[0])
+        return made, failed + [(int(here[i]), error) for i, error in wrong]
+
+    def _before_cache(self, form: StreamForm, stream: int, event: Ints, fresh: NDArray[np.bool_]) -> Run:
+        """Return the steps before the cache point, which write what comes out.
+
+        Args:
+            form: Of the stream.
+            stream: Its number.
+            event: ``(n, 2)`` file and row of the events.
+            fresh: ``(n,)`` which of them are to be written.
+        """
+        pipeline = self._pipeline(stream)
+        written = False
+
+        def run(batch: Batch, draws: Draws, restore: bool) -> Batch:
+            # Called for all events; where a step raises, for each of them alone.
+            nonlocal written
+            whole = len(draws.event) == len(event)
+            which = fresh if whole else fresh[(event == draws.event).all(1)]
+            wanted = not written and bool(which.any())
+            result = self._caches.process(form, pipeline, batch, draws, restore, which if wanted else None)
+            written = written or whole
+            return result
+
+        return run
+
+    def _and_cache(self, form: StreamForm, stream: int, event: Ints, fresh: NDArray[np.bool_]) -> Run:
+        """Return all steps, with the cache between them."""
+        pipeline, before = self._pipeline(stream), self._before_cache(form, stream, event, fresh)
+
+        def run(batch: Batch, draws: Draws, restore: bool) -> Batch:
+            return pipeline.after_cache(before(batch, draws, restore), draws, restore)
+
+        return run
+
+    # ---- the slot --------------------------------------------------------------------------------------------------
 
     def _place(self, slot_number: int, slot: NDArray[np.uint8], result: Batch, used: int) -> Finished:
         """Put arrays into the slot, behind what was read; those that still lie there are left where they are."""
@@ -321,12 +462,41 @@ class Reader:
         return finished
 
 
-def _identity(task: Finish) -> Batch:
-    """What a batch has beside its keys."""
-    made: Batch = {"label": task.label.copy(), "event": np.stack([task.file, task.row], 1)}
+def _identity(task: Finish | Recall, here: Any = ..., label: bool = True) -> Batch:
+    """What a batch has beside its keys; of some of its events."""
+    made: Batch = {"label": task.label[here].copy()} if label else {}
+    made["event"] = np.stack([task.file[here], task.row[here]], 1)
     if task.weight is not None:
-        made["weight"] = task.weight.copy()
+        made["weight"] = task.weight[here].copy()
     return made
+
+
+def _places(task: Recall, event: Ints) -> Ints:
+    """Places in a batch of events ``(n, 2)`` that are in it."""
+    base = int(task.row.max(initial=0)) + 1
+    number, order = task.file * base + task.row, np.lexsort((task.row, task.file))
+    return order[np.searchsorted(number, event[:, 0] * base + event[:, 1], sorter=order)]
+
+
+def _new_array(dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    return np.empty(shape, dtype)
+
+
+class _Arena:
+    """Memory of a slot, taken from its beginning."""
+
+    def __init__(self, slot: NDArray[np.uint8]) -> None:
+        self._slot = slot
+        self.used = 0
+
+    def allocate(self, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return an array in the slot; one of its own where there is no room left."""
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        if self.used + size > len(self._slot):
+            return np.empty(shape, dtype)
+        made = self._slot[self.used : self.used + size].view(dtype).reshape(shape)
+        self.used = aligned(self.used + size)
+        return made
 
 
 def _as_array(value: object) -> NDArray[Any] | None:

@@ -11,7 +11,7 @@ import resource
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hepfeed import _core, hdf5
 from hepfeed.errors import CorruptDataError, HepfeedError, SourceError
-from hepfeed.form import offsets_of
+from hepfeed.form import KeyPlace, offsets_of
 from hepfeed.hdf5 import ChunkTable, DatasetInfo, SourceTable
 from hepfeed.inflaters import register_inflaters
 
@@ -54,6 +54,17 @@ class SourceReader:
     def path(self, catalog: str, number: int) -> str:
         """Return the path of a file."""
         return self._catalogs[catalog][number].path
+
+    def counts(self, catalog: str, file: Ints, row: Ints, keys: Sequence[KeyPlace]) -> dict[str, Ints]:
+        """Return the number of rows of events, ``(n,)`` for each :attr:`~hepfeed.form.KeyPlace.rows` of jagged keys."""
+        files = self._catalogs[catalog]
+        found: dict[str, Ints] = {}
+        for name in {key.rows for key in keys if key.rows}:
+            found[name] = np.empty(len(row), np.int64)
+            for number in np.unique(file).tolist():
+                here = file == number
+                found[name][here] = _extents(files[number], name, row[here])[1]
+        return found
 
     def close(self) -> None:
         """Close all files."""

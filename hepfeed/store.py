@@ -20,7 +20,7 @@ import xxhash
 
 from hepfeed import hdf5
 from hepfeed.columns import Column, Extents
-from hepfeed.errors import HepfeedError
+from hepfeed.errors import HepfeedError, SourceError
 from hepfeed.file_events import Layout
 from hepfeed.hdf5 import ChunkTable, DatasetInfo, FileInfo
 from hepfeed.progress import Progress
@@ -176,6 +176,39 @@ class IndexStore:
         )
         return {key: ChunkTable.frombytes(content) for key, content in rows}
 
+    def contents(self, files: Sequence[FileInfo], workers: int = 1) -> dict[str, str]:
+        """Return the hash of each file's contents by path; it is kept, so that each is read once.
+
+        Args:
+            files: The files.
+            workers: Processes that read.
+
+        Raises:
+            SourceError: A file can't be read.
+        """
+        found: dict[str, str] = {}
+        for file in files:
+            row = self._database.execute(
+                "SELECT digest FROM contents WHERE path = ? AND size = ? AND mtime_ns = ?",
+                (file.path, file.size, file.mtime_ns),
+            ).fetchone()
+            if row is not None:
+                found[file.path] = str(row[0])
+        missing = [file for file in files if file.path not in found]
+        calls = [(file.path,) for file in missing]
+        with contextlib.closing(call_everywhere("hepfeed.store:content_hash", calls, workers)) as replies:
+            for number, succeeded, value in replies:
+                if not succeeded:
+                    raise value
+                found[missing[number].path] = value
+        with self._writing() as database:
+            if database is not None:
+                database.executemany(
+                    "INSERT OR REPLACE INTO contents VALUES (?, ?, ?, ?)",
+                    [(file.path, file.size, file.mtime_ns, found[file.path]) for file in missing],
+                )
+        return found
+
     def selection(self, file: FileInfo, fingerprint: str) -> bytes | None:
         """Return the kept result of a filter on a file."""
         row = self._database.execute(
@@ -192,6 +225,22 @@ class IndexStore:
                     "INSERT OR REPLACE INTO selections VALUES (?, ?, ?, ?, ?)",
                     [(f.path, fingerprint, f.size, f.mtime_ns, content) for f, content in selections],
                 )
+
+
+def content_hash(path: str) -> str:
+    """Return the xxh3 of a file's bytes, 32 hexadecimal digits.
+
+    Raises:
+        SourceError: The file can't be read.
+    """
+    digest = xxhash.xxh3_128()
+    try:
+        with open(path, "rb", buffering=0) as stream:
+            while some := stream.read(8 << 20):
+                digest.update(some)
+    except OSError as error:
+        raise SourceError(f"can't read {path!r}: {error.strerror}", file=path) from error
+    return digest.hexdigest()
 
 
 def _prepare(database: sqlite3.Connection) -> None:
@@ -215,6 +264,9 @@ def _prepare(database: sqlite3.Connection) -> None:
         database.execute(
             "CREATE TABLE IF NOT EXISTS chunks (path TEXT, key TEXT, mtime_ns INT, content BLOB,"
             " PRIMARY KEY (path, key))"
+        )
+        database.execute(
+            "CREATE TABLE IF NOT EXISTS contents (path TEXT PRIMARY KEY, size INT, mtime_ns INT, digest TEXT)"
         )
         database.execute(
             "CREATE TABLE IF NOT EXISTS selections (path TEXT, filter TEXT, size INT, mtime_ns INT, content BLOB,"

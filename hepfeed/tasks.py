@@ -11,11 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfeed.errors import HepfeedError
+from hepfeed.parts.writer import PartsWritten
 from hepfeed.tensors import Batch, Structured
 
-__all__ = ["Finish", "Finished", "Read", "ReadDone"]
+__all__ = ["MISSING", "REMOVED", "Finish", "Finished", "Flush", "Read", "ReadDone", "Recall"]
 
 Ints = NDArray[np.int64]
+
+MISSING, REMOVED = -1, -2
+"""In the place of a part: the cache does not have the event; it knows that the steps took it out."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Finish:
         dropped: Rows that could not be read.
         counts: Rows of each event, for each set of jagged keys.
         weight: ``(n,)``, where events have weights.
+        fresh: ``(n,)`` which events are to be written to the cache; None where nothing is.
     """
 
     stream: int
@@ -38,6 +43,42 @@ class Finish:
     dropped: Ints
     counts: dict[str, Ints] = field(default_factory=dict)
     weight: NDArray[np.float32] | None = None
+    fresh: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True)
+class Recall:
+    """A batch of events that were processed before: they come from the cache, and only the steps behind it run.
+
+    Attributes:
+        part: ``(n,)`` part of each event, :data:`MISSING` or :data:`REMOVED`.
+        at: ``(n,)`` row in the part.
+        runs: First row and number of rows of each event in its part, by path of the offsets.
+        size: Bytes of the slot that the batch takes.
+        fill: Whether events that the cache lacks are to be written to it.
+    """
+
+    stream: int
+    slot: int
+    epoch: int
+    index: int
+    file: Ints
+    row: Ints
+    label: Ints
+    weight: NDArray[np.float32] | None
+    part: Ints
+    at: Ints
+    runs: dict[str, tuple[Ints, Ints]]
+    size: int
+    fill: bool
+
+
+@dataclass(frozen=True)
+class Flush:
+    """Write to the cache what a reader has collected for it."""
+
+    stream: int
+    file: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 @dataclass
@@ -52,6 +93,10 @@ class Finished:
         bytes: Bytes of the slot that are in use.
         failures: Events that were left out: ``(row of the batch, error)``.
         removed: Events that steps took out.
+        written: What was written to the cache meanwhile.
+        damaged: ``(part, block)`` of the cache that can't be read; block -1 is a whole part.
+        costs: Of reading from the cache, as :data:`hepfeed._core.Costs`.
+        again: Nothing was made: part of the batch is damaged in the cache, and must be told to be missing.
     """
 
     names: list[str]
@@ -62,6 +107,10 @@ class Finished:
     total_ns: int
     failures: list[tuple[int, HepfeedError]]
     removed: int = 0
+    written: PartsWritten | None = None
+    damaged: list[tuple[int, int]] = field(default_factory=list)
+    costs: Ints | None = None
+    again: bool = False
 
     def batch(self, memory: NDArray[np.uint8], convert: Callable[[NDArray[Any]], Any]) -> Batch:
         """Return the batch in the bytes of its slot, each array as ``convert`` makes it."""

@@ -1,9 +1,9 @@
 """A helper process that answers calls, started by exec.
 
 A worker is a fresh interpreter that imports neither torch nor the user's main module, so it starts fast and stays
-small.  It builds one target object and calls its methods in the order in which calls arrive over a socket; each reply
-carries the number of its call.  The end of the socket is the end of the process on both sides, so nothing is
-left behind a parent that was killed, and a dead worker is noticed at once.
+small.  It builds one target object and calls its methods in the order in which calls arrive over a socket, and in the
+end its ``close()`` if it has one; each reply carries the number of its call.  The end of the socket is the end of the
+process on both sides, so nothing is left behind a parent that was killed, and a dead worker is noticed at once.
 
 :func:`call_everywhere` runs a function over many arguments in such processes.  Arguments are pickled; what
 needs cloudpickle (a user's lambda) travels as bytes that the caller made.
@@ -372,13 +372,17 @@ def serve(descriptor: int, parent: int) -> None:
         connection.sendall(_pack_error(_NOT_BUILT, error))
         return
     _listener.set(lambda value: connection.sendall(_pack((_NOTE, True, value))))
-    while (message := receive()) is not None:
-        number, method, args = message
-        try:
-            answer = _pack((number, True, getattr(target, method)(*args)))
-        except Exception as error:
-            answer = _pack_error(number, error)
-        connection.sendall(answer)
+    try:
+        while (message := receive()) is not None:
+            number, method, args = message
+            try:
+                answer = _pack((number, True, getattr(target, method)(*args)))
+            except Exception as error:
+                answer = _pack_error(number, error)
+            connection.sendall(answer)
+    finally:
+        if hasattr(target, "close"):
+            target.close()
 
 
 def _unwind(*_: object) -> None:

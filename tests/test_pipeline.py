@@ -42,7 +42,7 @@ def test_the_cache_lies_before_the_first_random_step_unless_it_is_said():
 
 
 def test_a_random_step_before_the_cache_is_refused():
-    with pytest.raises(SpecError, match="Flip draws random numbers before the cache point"):
+    with pytest.raises(SpecError, match="Flip draws random numbers, and comes before the cache point"):
         Pipeline([Flip(keys="x", axes=(0,)), "cache"])
 
 
@@ -117,9 +117,10 @@ def test_neighbours_are_done_in_one_pass_with_the_same_bits():
     ]
     image = np.random.default_rng(1).exponential(size=(2, 50)).astype(np.float32)
     pipeline = Pipeline(steps)
-    assert (len(pipeline), len(pipeline._program)) == (3, 1)
+    assert (len(pipeline), len(pipeline._before)) == (3, 1)
     one_by_one = {"x": image}
     for step in steps:
         one_by_one = Pipeline([step])(one_by_one, draws())
     assert pipeline({"x": image}, draws())["x"].tobytes() == one_by_one["x"].tobytes()
-    assert len(Pipeline([steps[0], "cache", *steps[1:]])._program) == 2
+    divided = Pipeline([steps[0], "cache", *steps[1:]])
+    assert (len(divided._before), len(divided._after)) == (1, 1)

@@ -134,7 +134,10 @@ def test_the_readers_of_a_forgotten_provider_end(samples):
     [
         ({"splits": {"close": 1.0}}, "split 'close' can't be an attribute of the provider"),
         ({"splits": {"my part": 1.0}}, "split 'my part' can't be an attribute"),
-        ({"cache": "always"}, "cache='always'"),
+        ({"cache": True}, "cache=True is no cache"),
+        ({"cache": "memory"}, "cache='memory' is no cache: use 'auto', 'ram', None or a path such as './memory'"),
+        ({"cache": None, "cache_size": 1e9}, "cache_size is given without a cache"),
+        ({"cache_size": -1}, "cache_size=-1 is no number of bytes"),
         ({"splits": {"train": 2}}, "split 'train' must be a fraction"),
     ],
 )

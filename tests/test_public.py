@@ -19,18 +19,19 @@ LAYERS = [
     ["loader"],
     ["check", "collate"],
     ["dataset", "pool"],
-    ["filler"],
+    ["cache", "filler"],
     ["crawl", "index"],
     ["reader", "spec"],
+    ["caches"],
     ["moments", "pipeline", "selection", "weights"],
-    ["spec_file", "store", "transforms", "weight_rules"],
-    ["file_events", "layouts", "reference", "source_reader", "spec_options"],
+    ["spec_file", "store", "tasks", "transforms", "weight_rules"],
+    ["file_events", "layouts", "parts", "reference", "source_reader", "spec_options"],
     ["convert", "noise", "programs", "schemas"],
     ["filters", "graphs", "hdf5", "images", "synthetic", "voxels"],
     ["columns", "draws", "expression", "fault", "figures", "form", "grid", "inflaters", "kernel_map", "patterns"],
-    ["demo_model", "kinematics", "percentiles", "presets", "quotas", "ring", "splits", "stats", "tasks"],
+    ["demo_model", "kinematics", "percentiles", "presets", "quotas", "ring", "splits", "stats"],
     ["order", "ordered", "packing", "tensors", "worker"],
-    ["errors", "progress", "_core", "_images", "_voxels"],
+    ["errors", "progress", "_cache", "_core", "_images", "_voxels"],
 ]
 ROW = {name: number for number, row in enumerate(LAYERS) for name in row}
 HOME = Path(hepfeed.__file__).parent
@@ -66,13 +67,13 @@ def test_imports_run_downward_only(path):
 
 
 def test_every_entry_of_the_table_is_there():
-    there = {entry(path) for path in MODULES} | {"_core", "_images", "_voxels"}
+    there = {entry(path) for path in MODULES} | {"_cache", "_core", "_images", "_voxels"}
     assert set(ROW) == there
     assert sum(map(len, LAYERS)) == len(ROW)
 
 
 def test_nothing_that_a_reader_needs_imports_torch(run_script):
-    below = [name for row in LAYERS[LAYERS.index(["filler"]) :] for name in row if name != "demo_model"]
+    below = [name for row in LAYERS[LAYERS.index(["cache", "filler"]) :] for name in row if name != "demo_model"]
     script = f"""
         import importlib, sys
         import hepfeed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
@@ -71,6 +72,8 @@ class KernelMaps(Step):
         ProcessError: A key is not sparse, or has kernel maps already.
         SpecError: A map does not fit the images.
     """
+
+    batchwise: ClassVar[bool] = True
 
     keys: Keys | None = None
     maps: tuple[MapOptions, ...]

@@ -25,6 +25,7 @@ class Step(BaseModel):
 
     Attributes:
         random: Whether it draws random numbers.  Such steps are left out where ``augment=False``.
+        batchwise: Whether its result depends on which events make a batch, so that it can't be cached.
 
     Raises:
         SpecError: An option is wrong, missing or unknown.
@@ -33,6 +34,7 @@ class Step(BaseModel):
     # JSON has no NaN; written as null it would be taken for an option that is not given.
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants")
     random: ClassVar[bool] = False
+    batchwise: ClassVar[bool] = False
 
     def __init__(self, **options: Any) -> None:
         try:

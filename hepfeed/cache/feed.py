@@ -1,0 +1,142 @@
+"""The cache of a loader: what of its events comes from there, and what is written to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hepfeed.cache.places import Places
+from hepfeed.cache.store import CacheStore
+from hepfeed.errors import ProcessError
+from hepfeed.index import EventIndex
+from hepfeed.parts.part import Part
+from hepfeed.parts.reader import fetched_bytes
+from hepfeed.parts.table import CacheTable
+from hepfeed.parts.writer import PartsWritten
+from hepfeed.ring import available_memory
+from hepfeed.tasks import MISSING
+
+__all__ = ["CacheFeed"]
+
+Ints = NDArray[np.int64]
+_FEW = 0.01  # of the events may be missing in an epoch from the cache: they are read one by one from their sources
+
+
+class CacheFeed:
+    """What one loader reads from a cache and writes to it.
+
+    Args:
+        store: The cache.
+        index: The loader's events.
+        required: Whether events that can't be cached are an error.
+        memory: Bytes of shared memory that parts may take.
+
+    Attributes:
+        store: The cache.
+    """
+
+    def __init__(self, store: CacheStore, index: EventIndex, required: bool, memory: int = 0) -> None:
+        self.store = store
+        self._required = required
+        self._memory = memory
+        self._index = index
+        self._places = Places(index)
+        self._claimed: NDArray[np.bool_] = np.zeros(len(index), bool)
+        self._mapped = False
+        self.refresh()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def refresh(self) -> None:
+        """Take in what the cache has now; events that were given to readers and did not arrive are missing again."""
+        self.store.refresh()
+        self._update()
+        self._claimed = self._places.row != MISSING
+        self._mapped = self.store.bytes < available_memory() // 2
+
+    def _update(self) -> None:
+        self._places.update(self.store.contents, self.store.damaged)
+
+    @property
+    def missing(self) -> int:
+        """Number of the loader's events that the cache does not have."""
+        return self._places.missing
+
+    def ready(self, batch_size: int) -> bool:
+        """Whether an epoch comes from the cache: it has all events, or all but a few."""
+        return bool(self.store.contents.parts) and self.missing <= max(
+            _FEW * len(self), min(batch_size, len(self) // 2)
+        )
+
+    # ---- writing ---------------------------------------------------------------------------------------------------
+
+    def claim(self, file: Ints, row: Ints) -> NDArray[np.bool_] | None:
+        """Return which events of a batch are to be written, each once in an epoch; None where nothing is written."""
+        if not self.store.writing:
+            return None
+        place = self._index.position(file, row)
+        fresh = ~self._claimed[place]
+        self._claimed[place] = True
+        return fresh
+
+    def acquire(self) -> bool:
+        """Take the right to write; False where another process has it.
+
+        Raises:
+            SourceError: The directory can't be written.
+            ResourceError: The disk is full.
+        """
+        taken = self.store.acquire()
+        self.refresh()
+        return taken
+
+    def commit(self) -> None:
+        """Write the manifest, and give the right to write back once nothing is missing.
+
+        Raises:
+            OSError: It can't be written.
+        """
+        self.store.commit()
+        self.refresh()
+
+    def take(self, written: PartsWritten | None, damaged: list[tuple[int, int]]) -> None:
+        """Take in what a reader wrote, and what it found damaged."""
+        if written is not None and (written.parts or written.error):
+            self.store.take(written)
+            self._update()
+            if self._required and isinstance(self.store.error, ProcessError):
+                raise self.store.error
+        if damaged and (new := self.store.mark(damaged)):
+            self._places.update(self.store.contents, new)
+            self._claimed &= self._places.row != MISSING
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    def locate(self, file: Ints, row: Ints) -> tuple[Ints, Ints, dict[str, tuple[Ints, Ints]], int]:
+        """Return where the events of a batch are, as in :class:`hepfeed.tasks.Recall`: part, at, runs and size."""
+        part, at, runs = self.store.contents.locate(self._places.row[self._index.position(file, row)])
+        counts = {path: int(count.sum()) for path, (_, count) in runs.items()}
+        return part, at, runs, fetched_bytes(self.store.manifest.forms, len(row), counts)
+
+    def parts(self, numbers: Iterable[int]) -> dict[int, tuple[Part, int]]:
+        """Return parts and the number of their first block."""
+        contents = self.store.contents
+        return {number: (contents.parts[number], int(contents.first_block[number])) for number in numbers}
+
+    def table(self, verified: int) -> CacheTable:
+        """Return what a reader must know, given the slot for what was verified."""
+        store = self.store
+        return CacheTable(store.key, store.directory, store.manifest.forms, verified, self.blocks, self._mapped)
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks of all parts."""
+        return max(1, int(self.store.contents.first_block[-1]))
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Key and directory of the cache."""
+        return self.store.key, self.store.directory

@@ -1,0 +1,132 @@
+"""Where the cache has each event: tables of the consumer's process, from which it tells readers what to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hepfeed.index import EventIndex
+from hepfeed.parts.part import BOOKS, Part
+from hepfeed.tasks import MISSING, REMOVED
+
+__all__ = ["Contents", "Places"]
+
+Ints = NDArray[np.int64]
+
+
+class Contents:
+    """What the parts of a cache hold, part after part; rows are counted over all of them.
+
+    Attributes:
+        start: ``(parts + 1,)`` first row of each part.
+        first_block: ``(parts + 1,)`` number of its first block.
+        parts: The parts, by number.
+        event: Of each part ``(n, 2)``: file and row in the source.
+        removed: Of each part ``(m, 2)``.
+    """
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+        self.event: list[Ints] = []
+        self.removed: list[Ints] = []
+        self.start: Ints = np.zeros(1, np.int64)
+        self.first_block: Ints = np.zeros(1, np.int64)
+        self._edges: dict[str, Ints] = {}  # offsets of all parts, each with one number more than it has events
+        self._known: dict[str, int] = {}
+
+    def add(self, part: Part, directory: str, arrays: Mapping[str, NDArray[np.int64]] | None = None) -> None:
+        """Take in a part.
+
+        Args:
+            part: The part.
+            directory: Where its file lies.
+            arrays: Its data sets that tell where events lie, for parts in memory.
+
+        Raises:
+            SourceError: The part can't be read.
+            CorruptDataError: It fails a checksum, or is cut short.
+        """
+
+        def read(path: str) -> Ints:
+            return arrays[path] if arrays is not None else part.read(path, directory)
+
+        event, removed = read("event"), read(f"{BOOKS}/removed")
+        edges = {path: read(path) for path in part.stored if _is_edges(part, path)}
+        before = int(self.start[-1]) + len(self.parts)
+        for path in {*edges, *self._edges}:
+            old = self._edges.get(path, np.zeros(before, np.int64))
+            self._edges[path] = np.concatenate([old, edges.get(path, np.zeros(part.events + 1, np.int64))])
+        self._known[part.name] = len(self.parts)
+        self.parts.append(part)
+        self.event.append(event)
+        self.removed.append(removed)
+        self.start = np.append(self.start, self.start[-1] + part.events)
+        self.first_block = np.append(self.first_block, self.first_block[-1] + part.blocks)
+
+    def number(self, name: str) -> int:
+        """Return the number of a part."""
+        return self._known[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._known
+
+    def locate(self, row: Ints) -> tuple[Ints, Ints, dict[str, tuple[Ints, Ints]]]:
+        """Return part, row in it, and the runs of rows, of events at rows of the cache.
+
+        Rows that are :data:`~hepfeed.tasks.MISSING` or :data:`~hepfeed.tasks.REMOVED` stay so.
+        """
+        part = np.searchsorted(self.start, row, side="right") - 1
+        at = row - self.start[part]
+        missing = row < 0
+        any_missing = bool(missing.any())
+        edge = row + part
+        if any_missing:
+            part[missing], at[missing], edge[missing] = row[missing], -1, 0
+        runs = {}
+        for path, edges in self._edges.items():
+            begin = edges[edge]
+            count = edges[edge + 1] - begin
+            if any_missing:
+                count[missing] = 0
+            runs[path] = begin, count
+        return part, at, runs
+
+
+def _is_edges(part: Part, path: str) -> bool:
+    return path.rpartition("/")[2] in ("offsets", "nodes") and path not in part.columns
+
+
+class Places:
+    """Where the cache has the events of an index.
+
+    Attributes:
+        row: ``(events,)`` row of each event of the index in the cache, :data:`MISSING` or :data:`REMOVED`.
+    """
+
+    def __init__(self, index: EventIndex) -> None:
+        self._index = index
+        self.row: Ints = np.full(len(index), MISSING, np.int64)
+        self._parts = 0
+
+    def update(self, contents: Contents, damaged: Iterable[tuple[int, int]] = ()) -> None:
+        """Take in parts that are new, and blocks that turned out to be damaged."""
+        for number in range(self._parts, len(contents.parts)):
+            place = self._index.find(contents.event[number])
+            here = np.flatnonzero(place >= 0)
+            here = here[self.row[place[here]] == MISSING]  # an event that two writers wrote is taken from the first
+            self.row[place[here]] = contents.start[number] + here
+            gone = self._index.find(contents.removed[number])
+            self.row[gone[gone >= 0]] = REMOVED
+        self._parts = len(contents.parts)
+        for number, block in damaged:
+            part, start = contents.parts[number], int(contents.start[number])
+            low = start + max(0, block) * part.block_events
+            high = start + part.events if block < 0 else min(low + part.block_events, start + part.events)
+            self.row[(self.row >= low) & (self.row < high)] = MISSING
+
+    @property
+    def missing(self) -> int:
+        """Number of events that the cache does not have."""
+        return int((self.row == MISSING).sum())

@@ -1,0 +1,278 @@
+"""A cache on disk, as the consumer's process sees it: what it holds, and the right to write to it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import shutil
+import time
+import weakref
+from collections.abc import Iterable
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hepfeed.cache.key import CacheKey
+from hepfeed.cache.manifest import MANIFEST, Manifest, part_files
+from hepfeed.cache.places import Contents
+from hepfeed.errors import HepfeedError, ResourceError, SourceError
+from hepfeed.parts.part import Part
+from hepfeed.parts.writer import PartsWritten, unfinished
+
+__all__ = ["CacheStore", "cache_directory"]
+
+LOCK = "writer.lock"
+_STALE_S = 3600.0  # what a killed writer left may go after that; another writer's part is finished in seconds
+_logger = logging.getLogger("hepfeed")
+
+
+def cache_directory(root: str, key: CacheKey) -> str:
+    """Return where the cache of a key lies: ``root`` itself if it is that cache, else a directory in it."""
+    with contextlib.suppress(HepfeedError):
+        there = Manifest.load(root)
+        if there is not None and there.key.digest == key.digest:
+            return root
+    return os.path.join(root, key.digest[:16])
+
+
+class CacheStore:
+    """The parts of one cache.
+
+    Several processes may read it.  One writes: the others read what is there, and the sources for the rest.
+
+    Args:
+        root: Directory of caches.
+        key: Of this one.
+        files: Paths of the sources, in the order of the specification.
+        events: That a complete cache has.
+        limit: Most bytes on disk; None for as many as there is room for.
+
+    Attributes:
+        directory: Of its files.
+        manifest: What it holds.
+        contents: The same, as tables.
+        damaged: ``(part, block)`` that can't be read.
+        verified: A byte for each block: whether its checksum was compared; see :class:`hepfeed.parts.table.CacheTable`.
+        error: Why nothing more is written; None while all is well, or where nothing was tried.
+    """
+
+    _stores: ClassVar[weakref.WeakValueDictionary[str, CacheStore]] = weakref.WeakValueDictionary()
+
+    @classmethod
+    def open(
+        cls, root: str | os.PathLike[str], key: CacheKey, files: list[str], events: int, limit: int | None = None
+    ) -> CacheStore:
+        """Return the store of a cache; in a process there is one of each."""
+        directory = cache_directory(os.path.abspath(os.fspath(root)), key)
+        store = cls._stores.get(directory)
+        if store is None or store._owner != os.getpid():
+            store = cls._stores[directory] = cls(directory, key, files, events)
+        store.limit = limit
+        return store
+
+    def __init__(self, directory: str, key: CacheKey, files: list[str], events: int) -> None:
+        self.directory = directory
+        self.limit: int | None = None
+        self.manifest = Manifest(key, files, events)
+        self.contents = Contents()
+        self.damaged: list[tuple[int, int]] = []
+        self.verified: NDArray[np.uint8] = np.zeros(0, np.uint8)
+        self.error: HepfeedError | None = None
+        self._lock = -1
+        self._owner = os.getpid()
+        self._seen: tuple[int, int] | None = None
+        self._bytes = 0
+        self.refresh()
+
+    @property
+    def key(self) -> str:
+        """Digest of the key."""
+        return self.manifest.key.digest
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all parts."""
+        return sum(part.bytes for part in self.contents.parts)
+
+    # ---- reading ---------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Take in what other processes wrote since."""
+        try:
+            status = os.stat(self.directory)
+        except OSError:
+            return
+        seen = (status.st_mtime_ns, status.st_ino)
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            listed = Manifest.load(self.directory)
+        except HepfeedError as error:
+            _logger.warning("%s: the parts are looked at one by one", error)
+            listed = None
+        if listed is not None and listed.key.digest != self.key:
+            _logger.warning("%s holds another cache: its manifest is not used", self.directory)
+            listed = None
+        if listed is not None:
+            self.manifest.forms = self.manifest.forms or listed.forms
+            self.manifest.about = listed.about
+            for name, blocks in listed.damaged.items():
+                self.manifest.damaged.setdefault(name, blocks)
+        known = listed.parts if listed is not None else {}
+        for name in part_files(self.directory):
+            if name not in self.contents:
+                self._adopt(name, known.get(name))
+        missing = [name for name in known if name not in self.contents]
+        if missing:
+            _logger.warning("%s lacks %d of its parts: their events are processed again", self.directory, len(missing))
+        self.damaged = [
+            (self.contents.number(name), block)
+            for name, blocks in self.manifest.damaged.items()
+            if name in self.contents
+            for block in blocks
+        ]
+
+    def _adopt(self, name: str, part: Part | None) -> None:
+        """Take in a part that is on disk."""
+        path = os.path.join(self.directory, name)
+        try:
+            if part is None or part.bytes != os.path.getsize(path):
+                part, key, forms = Part.open(path)
+                if key != self.key:
+                    raise SourceError(f"{path!r} belongs to another cache", file=path)
+                self._agree(forms, path)
+            self.contents.add(part, self.directory)
+        except (HepfeedError, OSError) as error:
+            _logger.warning("%s; its events are processed again", str(error))
+            self.manifest.damaged[name] = [-1]
+            return
+        self.manifest.parts[name] = part
+
+    def _agree(self, forms: tuple[object, ...], path: str) -> None:
+        if not self.manifest.forms:
+            self.manifest.forms = forms  # type: ignore[assignment]
+        elif forms != self.manifest.forms:
+            raise SourceError(f"{path!r} has other arrays than the parts before", file=path)
+
+    # ---- writing ---------------------------------------------------------------------------------------------------
+
+    def acquire(self) -> bool:
+        """Take the right to write; False where another process has it.
+
+        Raises:
+            SourceError: The directory can't be made or written to.
+            ResourceError: The disk is full.
+        """
+        if self._lock >= 0:
+            return True
+        try:
+            os.makedirs(self.directory, exist_ok=True)
+            descriptor = os.open(os.path.join(self.directory, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise ResourceError(f"no room for a cache in {self.directory!r}: {error.strerror}") from error
+            raise SourceError(
+                f"the cache in {self.directory!r} can't be written ({error.strerror}): name a directory that you may"
+                " write to, or use cache=None",
+                file=self.directory,
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                os.close(descriptor)
+                return False
+            # A file system without locks: two writers would both write each event, and the first one counts.
+        self._lock = descriptor
+        self.refresh()
+        self._clear_unfinished()
+        return True
+
+    def _clear_unfinished(self) -> None:
+        for name in os.listdir(self.directory):
+            path = os.path.join(self.directory, name)
+            with contextlib.suppress(OSError):
+                if unfinished(name) and os.stat(path).st_mtime < time.time() - _STALE_S:
+                    os.unlink(path)
+
+    @property
+    def writing(self) -> bool:
+        """Whether events are to be written."""
+        return self._lock >= 0 and self.error is None
+
+    def take(self, written: PartsWritten) -> None:
+        """Take in what readers have written."""
+        for part in written.parts:
+            if part.name in self.contents:
+                continue
+            try:
+                if not self.manifest.forms:
+                    _, _, self.manifest.forms = Part.open(os.path.join(self.directory, part.name))
+                self.contents.add(part, self.directory)
+            except HepfeedError as error:
+                _logger.warning("%s; its events are processed again", str(error))
+                continue
+            self.manifest.parts[part.name] = part
+        reason = written.error
+        if reason is None and self.limit is not None and self.bytes > self.limit:
+            reason = ResourceError(
+                f"the cache in {self.directory!r} has reached its limit of {self.limit / 1e9:.3g} GB: the other events"
+                " are read from their sources"
+            )
+        if reason is not None and self.error is None:
+            self.error = reason
+            _logger.warning("%s", str(reason))
+
+    def mark(self, damaged: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Take note of blocks that can't be read; returns those that are new."""
+        new = [each for each in damaged if each not in self.damaged]
+        for number, block in new:
+            part = self.contents.parts[number]
+            _logger.warning(
+                "%s of %s: its events are processed again",
+                f"block {block} fails its checksum or can't be read" if block >= 0 else "the file can't be read",
+                os.path.join(self.directory, part.name),
+            )
+            self.manifest.damaged.setdefault(part.name, []).append(block)
+            self.damaged.append((number, block))
+        return new
+
+    def commit(self) -> None:
+        """Write the manifest.
+
+        Raises:
+            OSError: It can't be written.
+        """
+        if self._lock >= 0 and (self.manifest.parts or self.manifest.damaged):
+            self.manifest.save(self.directory)
+
+    def release(self) -> None:
+        """Give the right to write back, with a manifest of what there is."""
+        if self._lock < 0 or self._owner != os.getpid():
+            return
+        try:
+            self.refresh()
+            self.commit()
+        except OSError as error:
+            _logger.warning("the manifest of %s could not be written: %s", self.directory, error)
+        os.close(self._lock)
+        self._lock = -1
+
+    def __del__(self) -> None:
+        if getattr(self, "_lock", -1) >= 0 and self._owner == os.getpid():
+            with contextlib.suppress(OSError):
+                os.close(self._lock)
+
+    def remove(self) -> None:
+        """Delete the cache."""
+        shutil.rmtree(self.directory)
+
+    @property
+    def path_of_manifest(self) -> str:
+        """Path of the manifest."""
+        return os.path.join(self.directory, MANIFEST)

@@ -1,0 +1,130 @@
+"""The caches that a reader reads from and writes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hepfeed.draws import Draws
+from hepfeed.errors import ProcessError
+from hepfeed.form import StreamForm
+from hepfeed.parts.part import Part
+from hepfeed.parts.reader import Allocate, Fetched, PartReader
+from hepfeed.parts.table import CacheTable
+from hepfeed.parts.writer import PartsWritten, PartWriter
+from hepfeed.tasks import Recall
+from hepfeed.tensors import Batch
+
+if TYPE_CHECKING:
+    from hepfeed.pipeline import Pipeline
+
+__all__ = ["Caches"]
+
+
+class Caches:
+    """Reads and writes parts of caches in this process.
+
+    Args:
+        memory: Gives the bytes of a slot of shared memory: ``memory(slot, size)``.
+        alone: Whether this process has nothing else to do, so that it may catch bus errors.
+    """
+
+    def __init__(self, memory: Callable[[int, int], NDArray[np.uint8]], alone: bool) -> None:
+        self._memory, self._alone = memory, alone
+        self._writers: dict[str, PartWriter] = {}
+        self._reader: PartReader | None = None
+
+    def add(self, table: CacheTable, parts: Mapping[int, tuple[Part, int]]) -> None:
+        """Make a cache known, and parts of it: number -> part and the number of its first block."""
+        if self._reader is None:
+            self._reader = PartReader(self._memory, self._alone)
+        self._reader.add_cache(table)
+        if parts:
+            self._reader.add_parts(table.key, parts)
+
+    def fetch(self, form: StreamForm, task: Recall, allocate: Allocate) -> Fetched:
+        """Read those events of a batch that the cache has; ``bad`` is true for the others too."""
+        assert self._reader is not None, "the cache was added"
+        assert form.cache is not None
+        key, _ = form.cache
+        there = task.part >= 0
+        if there.all():
+            return self._reader.fetch(key, task.part, task.at, task.runs, allocate)
+        here = np.flatnonzero(there)
+        runs = {path: (start[here], count[here]) for path, (start, count) in task.runs.items()}
+        fetched = self._reader.fetch(key, task.part[here], task.at[here], runs, allocate)
+        bad = ~there
+        bad[here] = fetched.bad
+        fetched.bad = bad
+        return fetched
+
+    def process(
+        self,
+        form: StreamForm,
+        pipeline: Pipeline,
+        batch: Batch,
+        draws: Draws,
+        restore: bool,
+        fresh: NDArray[np.bool_] | None,
+    ) -> Batch:
+        """Run the steps before the cache point, and write what comes out.
+
+        Args:
+            form: Of the stream.
+            pipeline: The steps.
+            batch: Before them.
+            draws: Of all its events.
+            restore: As in :class:`~hepfeed.pipeline.Pipeline`.
+            fresh: ``(n,)`` which events are to be written; None for none.
+        """
+        writer = None if fresh is None else self._writer(form)
+        if writer is None or writer.failed:
+            return pipeline.before_cache(batch, draws, restore)
+        given = draws.event
+        weight = batch.get("weight")
+        result = pipeline.before_cache(batch, draws, restore, writer.refuse)
+        try:
+            if weight is not None and not _same_weights(given, weight, result):
+                raise ProcessError("a step before the cache point changes 'weight': put 'cache' before it")
+            writer.add(result, given, fresh)
+        except ProcessError as error:
+            writer.refuse(error)
+        return result
+
+    def _writer(self, form: StreamForm) -> PartWriter:
+        assert form.cache is not None
+        key, directory = form.cache
+        writer = self._writers.get(key)
+        if writer is None:
+            writer = self._writers[key] = PartWriter(directory, key, form.part_bytes)
+        return writer
+
+    def report(self, form: StreamForm) -> PartsWritten | None:
+        """Return what was written to a stream's cache since the last report."""
+        writer = self._writers.get(form.cache[0]) if form.cache else None
+        return None if writer is None else writer.report()
+
+    def flush(self, form: StreamForm) -> PartsWritten:
+        """Write all that was collected for a stream's cache."""
+        writer = self._writers.get(form.cache[0]) if form.cache else None
+        return PartsWritten([]) if writer is None else writer.close()
+
+    def close(self) -> None:
+        """Write what was collected, and close all files."""
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+        if self._reader is not None:
+            self._reader.close()
+
+
+def _same_weights(given: NDArray[np.int64], weight: NDArray[np.float32], result: Batch) -> bool:
+    """Whether the events that are left have the weights that they had."""
+    event = np.asarray(result.get("event", given))
+    if len(event) == len(given):
+        return np.array_equal(np.asarray(result.get("weight")), weight)
+    before = dict(zip(map(tuple, given.tolist()), weight.tolist()))
+    return bool([before.get(tuple(each)) for each in event.tolist()] == np.asarray(result.get("weight")).tolist())

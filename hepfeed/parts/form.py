@@ -1,0 +1,97 @@
+"""What is cached of a batch: the kind, dtype and shape of each of its arrays."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from hepfeed.errors import ProcessError
+from hepfeed.tensors import Batch, Graph, Jagged, Padded, Sparse
+
+__all__ = ["NOT_CACHED", "ArrayForm", "cell_type", "forms_of"]
+
+Kind = Literal["dense", "jagged", "padded", "sparse", "graph"]
+
+NOT_CACHED = ("event", "weight")
+"""Come with each batch: weights depend on which events are selected."""
+
+
+@dataclass(frozen=True)
+class ArrayForm:
+    """One array of a batch as it is delivered.
+
+    Attributes:
+        name: In the batch.
+        kind: ``"dense"`` (B, *shape); or which class of :mod:`hepfeed.tensors`.
+        dtype: NumPy code; of sparse arrays that of their features.
+        shape: Of one event; of jagged arrays, of a row; of padded ones, of the values; of sparse ones ``(channels,)``.
+        grid: Spatial shape of sparse arrays.
+    """
+
+    name: str
+    kind: Kind
+    dtype: str
+    shape: tuple[int, ...]
+    grid: tuple[int, ...] = ()
+
+    @property
+    def items(self) -> int:
+        """Items of one event or row."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one event or row."""
+        return self.items * np.dtype(self.dtype).itemsize
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> ArrayForm:
+        """Rebuild what :meth:`to_json` wrote."""
+        return cls(**{**content, "shape": tuple(content["shape"]), "grid": tuple(content["grid"])})
+
+
+def cell_type(volume: int) -> np.dtype[Any]:
+    """Return the smallest unsigned integer type, of 2 bytes or more, for flat numbers of ``volume`` cells."""
+    return np.dtype("uint16" if volume <= 1 << 16 else "uint32" if volume <= 1 << 32 else "uint64")
+
+
+def forms_of(batch: Batch) -> tuple[ArrayForm, ...]:
+    """Describe the arrays of a batch, in its order.
+
+    Raises:
+        ProcessError: The batch has something that can't be kept event by event.
+    """
+    if "event" not in batch:
+        raise ProcessError("the steps before the cache point leave out 'event', which says what each row is")
+    events = len(batch["event"])
+    return tuple(_form_of(name, value, events) for name, value in batch.items() if name not in NOT_CACHED)
+
+
+def _form_of(name: str, value: Any, events: int) -> ArrayForm:
+    if isinstance(value, Jagged) and value.values.dtype.kind in "biufc":
+        form = ArrayForm(name, "jagged", value.values.dtype.str, value.values.shape[1:])
+    elif isinstance(value, Padded) and value.values.dtype.kind in "biufc":
+        form = ArrayForm(name, "padded", value.values.dtype.str, value.values.shape[1:])
+    elif isinstance(value, Sparse) and not value.kernel_maps and value.features.dtype.kind in "biufc":
+        features = value.features
+        form = ArrayForm(name, "sparse", features.dtype.str, features.shape[1:], tuple(value.spatial_shape))
+    elif isinstance(value, Graph):
+        form = ArrayForm(name, "graph", "<i4", (2,))
+    elif isinstance(value, np.ndarray) and value.dtype.kind in "biufc" and value.dtype.itemsize <= 16 and value.ndim:
+        form = ArrayForm(name, "dense", value.dtype.newbyteorder("=").str, value.shape[1:])
+    else:
+        what = f"{type(value).__name__} of {value.dtype}" if hasattr(value, "dtype") else type(value).__name__
+        raise ProcessError(f"{name!r} is {what}, which can't be cached: put 'cache' before the step that makes it")
+    found = len(value) if form.kind == "dense" else value.events
+    if found != events:
+        raise ProcessError(
+            f"{name!r} has {found} rows for {events} events, so that it can't be cached event by event: put 'cache'"
+            " before the step that makes it"
+        )
+    return form

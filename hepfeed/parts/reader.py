@@ -1,0 +1,459 @@
+"""Reading events of parts: from the file's bytes, or the page cache, to their places in a batch."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from hepfeed import _cache
+from hepfeed.errors import SourceError
+from hepfeed.form import aligned, offsets_of
+from hepfeed.parts.form import ArrayForm, cell_type
+from hepfeed.parts.mapping import map_file, on_network, unmap
+from hepfeed.parts.part import BOOKS, Part
+from hepfeed.parts.table import CacheTable
+from hepfeed.tensors import Batch, Graph, Jagged, Padded, Sparse
+
+__all__ = ["Fetched", "PartReader", "fetched_bytes"]
+
+Ints = NDArray[np.int64]
+Allocate = Callable[[str, tuple[int, ...]], NDArray[Any]]
+_RIGHT, _DAMAGED = 1, 2
+_MOST_OPEN = 512
+
+
+@dataclass
+class Fetched:
+    """Events that were read from parts.
+
+    Attributes:
+        batch: The arrays of all events but the bad ones.
+        bad: ``(n,)`` which events could not be read.
+        damaged: ``(part, block)`` whose checksum is wrong, or that can't be read; block -1 is a whole part.
+        costs: As :data:`hepfeed._core.Costs`.
+    """
+
+    batch: Batch
+    bad: NDArray[np.bool_]
+    damaged: list[tuple[int, int]]
+    costs: Ints
+
+
+@dataclass
+class _Column:
+    """Where a column begins in each part: byte of its first row, and bytes of a row."""
+
+    offset: Ints
+    row_bytes: int
+
+
+@dataclass
+class _Opened:
+    """The parts of a cache that a reader knows."""
+
+    table: CacheTable
+    verified: NDArray[np.uint8]
+    parts: dict[int, Part] = field(default_factory=dict)
+    first_block: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    block_events: Ints = field(default_factory=lambda: np.ones(0, np.int64))
+    base: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(0, np.uint64))  # of mapped parts, else 0
+    columns: dict[str, _Column] = field(default_factory=dict)
+    sums: dict[int, NDArray[np.uint64]] = field(default_factory=dict)
+    edges: dict[tuple[int, str], Ints] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)
+
+
+class PartReader:
+    """Reads events of caches in this process; keeps files open or mapped.
+
+    Args:
+        memory: Gives the bytes of a slot of shared memory: ``memory(slot, size)``.
+        guarded: Whether bus errors are caught in this process, so that files may be mapped.
+    """
+
+    def __init__(self, memory: Callable[[int, int], NDArray[np.uint8]], guarded: bool) -> None:
+        if guarded:
+            _cache.guard_bus_errors()
+        self._memory = memory
+        self._guarded = guarded
+        self._caches: dict[str, _Opened] = {}
+        self._open: OrderedDict[str, int] = OrderedDict()
+        self._maps: dict[str, tuple[int, int]] = {}
+        weakref.finalize(self, _close_all, self._open, self._maps)
+
+    def add_cache(self, table: CacheTable) -> None:
+        """Make a cache known, or its greater number of blocks."""
+        verified = self._memory(table.verified, max(1, table.blocks))
+        known = self._caches.get(table.key)
+        if known is None:
+            self._caches[table.key] = _Opened(table, verified)
+        else:
+            known.table, known.verified = table, verified
+
+    def add_parts(self, key: str, parts: Mapping[int, tuple[Part, int]]) -> None:
+        """Make parts of a cache known: number -> part and the number of its first block."""
+        cache = self._caches[key]
+        size = max(max(parts) + 1, len(cache.base))
+        cache.base = _longer(cache.base, size)
+        cache.first_block, cache.block_events = _longer(cache.first_block, size), _longer(cache.block_events, size)
+        for column in cache.columns.values():
+            column.offset = _longer(column.offset, size, -1)
+        for number, (part, first_block) in parts.items():
+            cache.parts[number] = part
+            cache.first_block[number], cache.block_events[number] = first_block, part.block_events
+            for path in part.columns:
+                stored = part.stored[path]
+                column = cache.columns.setdefault(path, _Column(np.full(size, -1, np.int64), stored.row_bytes))
+                column.offset[number] = max(0, stored.offset)
+
+    def close(self) -> None:
+        """Close all files."""
+        _close_all(self._open, self._maps)
+        self._caches.clear()
+
+    def fetch(
+        self, key: str, part: Ints, at: Ints, runs: Mapping[str, tuple[Ints, Ints]], allocate: Allocate
+    ) -> Fetched:
+        """Read events.
+
+        Args:
+            key: The cache.
+            part: ``(n,)`` part of each event.
+            at: ``(n,)`` row in it.
+            runs: First row and number of rows of each event, ``(n,)``, by path of the offsets.
+            allocate: Makes an array of a dtype and shape, for the batch.
+        """
+        begun = time.perf_counter_ns()
+        cache = self._caches[key]
+        bad = np.zeros(len(part), bool)
+        descriptor, damaged = self._prepare(cache, part, bad)
+        damaged += self._verify(cache, part, at, bad)
+        checked = time.perf_counter_ns()
+        costs = np.array([checked - begun, 0, 0, 0, 0, 0], np.int64)
+        while True:
+            here = np.flatnonzero(~bad)
+            whole = len(here) == len(part)
+            some = runs if whole else {path: (start[here], count[here]) for path, (start, count) in runs.items()}
+            guarded = self._guarded and cache.table.mapped
+            job = _Fetch(cache, part[here], at[here], some, descriptor, guarded, allocate)
+            batch: Batch = {form.name: job.array(form) for form in cache.table.forms}
+            costs[3] += job.bytes
+            if not job.lost.any():
+                break
+            damaged += job.lost_blocks()
+            bad[here[job.lost]] = True
+        costs[2] = time.perf_counter_ns() - checked
+        return Fetched(batch, bad, sorted(set(damaged)), costs)
+
+    # ---- files -----------------------------------------------------------------------------------------------------
+
+    def _prepare(
+        self, cache: _Opened, part: Ints, bad: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int32] | None, list[tuple[int, int]]]:
+        """Open the parts of events; returns their descriptors, or None where all of them are in memory."""
+        if (cache.base[part] != 0).all():
+            return None, []
+        descriptor = np.full(len(cache.base), -1, np.int32)
+        failed: list[tuple[int, int]] = []
+        numbers = np.unique(part).tolist()
+        for number in numbers:
+            if cache.base[number]:
+                continue
+            try:
+                if number in cache.failed:
+                    raise SourceError("")
+                descriptor[number] = self._open_part(cache, number, len(numbers))
+            except SourceError:
+                cache.failed.add(number)
+                failed.append((number, -1))
+                bad[part == number] = True
+        return descriptor if (descriptor >= 0).any() else None, failed
+
+    def _open_part(self, cache: _Opened, number: int, needed: int) -> int:
+        """Map a part, or open it; returns its descriptor, or -1 where it is in memory now.
+
+        Raises:
+            SourceError: It is gone, or is not the file that it was.
+        """
+        part = cache.parts[number]
+        if part.slot >= 0:
+            cache.base[number] = self._memory(part.slot, part.bytes).ctypes.data
+            return -1
+        path = os.path.join(cache.table.directory, part.name)
+        if path in self._open:
+            self._open.move_to_end(path)
+            return self._open[path]
+        while len(self._open) >= max(_MOST_OPEN, needed):
+            os.close(self._open.popitem(last=False)[1])
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SourceError(f"can't open {path!r}: {os.strerror(error.errno or 0)}", file=path) from error
+        if os.fstat(descriptor).st_size < part.bytes:
+            os.close(descriptor)
+            raise SourceError(f"{path!r} is shorter than it was", file=path)
+        if self._guarded and cache.table.mapped and not on_network(descriptor):
+            try:
+                address = map_file(descriptor, part.bytes)
+            except OSError as error:
+                if error.errno not in (errno.ENOMEM, errno.ENODEV):  # so many mappings, or a file system without
+                    raise
+            else:
+                self._maps[path] = (address, part.bytes)
+                os.close(descriptor)
+                cache.base[number] = address
+                return -1
+        self._open[path] = descriptor
+        return descriptor
+
+    # ---- checksums -------------------------------------------------------------------------------------------------
+
+    def _verify(self, cache: _Opened, part: Ints, at: Ints, bad: NDArray[np.bool_]) -> list[tuple[int, int]]:
+        """Compare the checksums of blocks that nobody has looked at yet."""
+        here = np.flatnonzero(~bad)
+        block = cache.first_block[part[here]] + at[here] // cache.block_events[part[here]]
+        state = cache.verified[block]
+        if (state == _RIGHT).all():
+            return []
+        damaged = []
+        for number in np.unique(block[state == 0]).tolist():
+            of = int(part[here][block == number][0])
+            which = number - int(cache.first_block[of])
+            right = self._is_right(cache, of, which)
+            cache.verified[number] = _RIGHT if right else _DAMAGED
+            if not right:
+                damaged.append((of, which))
+        bad[here] = cache.verified[block] == _DAMAGED
+        return damaged
+
+    def _is_right(self, cache: _Opened, number: int, block: int) -> bool:
+        """Whether the bytes of a block are those that were written.
+
+        They are read rather than mapped, so that those that are not in memory yet come in one piece.
+        """
+        part, directory = cache.parts[number], cache.table.directory
+        if part.slot >= 0:
+            return True
+        try:
+            if number not in cache.sums:
+                cache.sums[number] = part.read(f"{BOOKS}/checksums", directory)
+                for path in part.columns:
+                    cache.edges[number, path] = part.edges(path, directory)
+            expected = cache.sums[number][block]
+            descriptor = os.open(os.path.join(directory, part.name), os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            for path, sum_ in zip(part.columns, expected.tolist()):
+                low, high = cache.edges[number, path][block : block + 2].tolist()
+                data = _read(descriptor, part.stored[path].offset + low, high - low)
+                if len(data) != high - low or xxhash.xxh3_64_intdigest(data) != sum_:
+                    return False
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+
+class _Fetch:
+    """One batch on its way."""
+
+    def __init__(
+        self,
+        cache: _Opened,
+        part: Ints,
+        at: Ints,
+        runs: Mapping[str, tuple[Ints, Ints]],
+        descriptor: NDArray[np.int32] | None,
+        guarded: bool,
+        allocate: Allocate,
+    ) -> None:
+        self._cache = cache
+        self._part, self._at, self._runs = part, at, runs
+        self._base = cache.base[part]
+        self._descriptor = None if descriptor is None else descriptor[part]
+        self._guarded = guarded
+        self._allocate = allocate
+        self.lost: NDArray[np.bool_] = np.zeros(len(part), bool)
+        self.bytes = 0
+
+    def lost_blocks(self) -> list[tuple[int, int]]:
+        """Return the blocks of events that were right once and could not be read now."""
+        lost = np.flatnonzero(self.lost)
+        blocks = self._at[lost] // self._cache.block_events[self._part[lost]]
+        return sorted(set(zip(self._part[lost].tolist(), blocks.tolist())))
+
+    def array(self, form: ArrayForm) -> Any:
+        """Read one array of the batch."""
+        if form.kind == "dense":
+            return self._dense(form)
+        name = form.name
+        if form.kind == "padded":
+            values = self._single(f"{name}/values", form.dtype, form.shape)
+            return Padded(values, self._single(f"{name}/mask", "|b1", form.shape[:1]))
+        _, counts = self._runs[f"{name}/offsets"]
+        if form.kind == "jagged":
+            offsets = self._offsets(counts)
+            values = self._allocate(form.dtype, (int(offsets[-1]), *form.shape))
+            self._rows(f"{name}/values", values, offsets[:-1], counts, f"{name}/offsets")
+            return Jagged(values, offsets)
+        if form.kind == "sparse":
+            first = offsets_of(counts)
+            features = self._allocate(form.dtype, (int(first[-1]), *form.shape))
+            self._rows(f"{name}/values", features, first[:-1], counts, f"{name}/offsets")
+            indices = self._allocate("<i4", (int(first[-1]), 1 + len(form.grid)))
+            cells = self._columns(f"{name}/coords", f"{name}/offsets")
+            width = self._cache.columns[f"{name}/coords"].row_bytes
+            guarded = self._guarded and self._descriptor is None
+            faults = _cache.unravel(cells[0], counts, form.grid, width, indices.ctypes.data, 0, guarded)
+            self._fault(faults, slice(None))
+            return Sparse(features, indices, form.grid, len(counts))
+        edges = self._allocate("<i4", (int(counts.sum()), 2))
+        edge_offsets = self._offsets(counts)
+        self._rows(f"{name}/edges", edges, edge_offsets[:-1], counts, f"{name}/offsets")
+        offsets = self._offsets(self._runs[f"{name}/nodes"][1])
+        return Graph((edges + np.repeat(offsets[:-1], counts)[:, None]).T.astype(np.int64), offsets, edge_offsets)
+
+    def _offsets(self, counts: Ints) -> Ints:
+        offsets = self._allocate("<i8", (len(counts) + 1,))
+        offsets[:] = offsets_of(counts)
+        return offsets
+
+    def _dense(self, form: ArrayForm) -> NDArray[Any]:
+        """Read a dense array, of which some parts keep rows and some cells."""
+        name = form.name
+        made = self._allocate(form.dtype, (len(self._part), *form.shape))
+        here: Any = slice(None)
+        if f"{name}/coords" in self._cache.columns:
+            as_cells = self._cache.columns[f"{name}/coords"].offset[self._part] >= 0
+            if as_cells.all():
+                self._images(form, made, here)
+                return made
+            if as_cells.any():
+                self._images(form, made, np.flatnonzero(as_cells))
+                here = np.flatnonzero(~as_cells)
+        n = len(self._part)
+        self._rows(name, made, np.arange(n), np.ones(n, np.int64), "", here)
+        return made
+
+    def _single(self, path: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Read a column with one row an event."""
+        n = len(self._part)
+        made = self._allocate(dtype, (n, *shape))
+        self._rows(path, made, np.arange(n), np.ones(n, np.int64), "")
+        return made
+
+    def _images(self, form: ArrayForm, made: NDArray[Any], here: Any) -> None:
+        path = f"{form.name}/offsets"
+        counts = np.ascontiguousarray(self._runs[path][1][here])
+        cells, _cell_memory = self._columns(f"{form.name}/coords", path, here)
+        values, _value_memory = self._columns(f"{form.name}/values", path, here)
+        images = np.uint64(made.ctypes.data) + np.arange(len(made), dtype=np.uint64) * np.uint64(form.row_bytes)
+        width, item = cell_type(form.items).itemsize, np.dtype(form.dtype).itemsize
+        guarded = self._guarded and self._descriptor is None
+        targets = np.ascontiguousarray(images[here])
+        self._fault(_cache.densify(cells, values, counts, targets, form.items, width, item, guarded), here)
+
+    def _rows(self, path: str, made: NDArray[Any], place: Ints, counts: Ints, by: str, here: Any = slice(None)) -> None:
+        """Read the rows of events to their places in an array."""
+        row_bytes = self._cache.columns[path].row_bytes
+        start = self._runs[by][0] if by else self._at
+        sizes = (counts * row_bytes)[here]
+        offset = self._cache.columns[path].offset[self._part][here] + start[here] * row_bytes
+        target = (np.uint64(made.ctypes.data) + (place * row_bytes).astype(np.uint64))[here]
+        self.bytes += int(sizes.sum())
+        if self._descriptor is None:
+            source = self._base[here] + offset.astype(np.uint64)
+            self._fault(_cache.copy_runs(source, target, sizes, self._guarded), here)
+        else:
+            self._read(here, offset, sizes, target)
+
+    def _columns(self, path: str, by: str, here: Any = slice(None)) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+        """Return addresses of events' rows: where they are mapped, or in memory that they are read to."""
+        column = self._cache.columns[path]
+        start, counts = self._runs[by]
+        offset = column.offset[self._part][here] + start[here] * column.row_bytes
+        sizes = counts[here] * column.row_bytes
+        self.bytes += int(sizes.sum())
+        if self._descriptor is None:
+            return self._base[here] + offset.astype(np.uint64), np.empty(0, np.uint8)
+        first = offsets_of((sizes + 15) // 16 * 16)
+        memory = np.zeros(int(first[-1]) + 16, np.uint8)
+        target = np.uint64(memory.ctypes.data) + first[:-1].astype(np.uint64)
+        self._read(here, offset, sizes, target)
+        return target, memory
+
+    def _read(self, here: Any, offset: Ints, sizes: Ints, target: NDArray[np.uint64]) -> None:
+        assert self._descriptor is not None
+        descriptor, base = self._descriptor[here], self._base[here]
+        mapped = base != 0  # some parts may be mapped, or in shared memory, while others are not
+        faults = np.zeros(len(sizes), np.uint8)
+        if mapped.any():
+            source = (base + offset.astype(np.uint64))[mapped]
+            faults[mapped] = _cache.copy_runs(source, target[mapped], sizes[mapped], self._guarded)
+        rest = ~mapped & (descriptor >= 0)
+        if rest.any():
+            errors = _cache.read_runs(descriptor[rest], offset[rest], sizes[rest], target[rest])
+            faults[rest] = errors != 0
+        self._fault(faults, here)
+
+    def _fault(self, faults: NDArray[np.uint8], here: Any) -> None:
+        if faults.any():
+            self.lost[np.arange(len(self._part))[here][faults != 0]] = True
+
+
+def fetched_bytes(forms: tuple[ArrayForm, ...], events: int, counts: Mapping[str, int]) -> int:
+    """Return how many bytes of a slot a batch takes at most.
+
+    Args:
+        forms: Of its arrays.
+        events: Of the batch.
+        counts: Rows of all its events together, by path of the offsets.
+    """
+    total = 0
+    for form in forms:
+        rows = events if form.kind in ("dense", "padded") else counts[f"{form.name}/offsets"]
+        total += aligned(rows * form.row_bytes)
+        if form.kind == "sparse":
+            total += aligned(rows * 4 * (1 + len(form.grid)))
+        elif form.kind == "padded":
+            total += aligned(rows * form.shape[0])
+        elif form.kind != "dense":
+            total += 2 * aligned(8 * (events + 1))
+    return total
+
+
+def _longer(array: NDArray[Any], size: int, fill: int = 0) -> NDArray[Any]:
+    longer = np.full(size, fill, array.dtype)
+    longer[: len(array)] = array
+    return longer
+
+
+def _read(descriptor: int, offset: int, size: int) -> bytes:
+    data = os.pread(descriptor, size, offset)
+    while 0 < len(data) < size:
+        more = os.pread(descriptor, size - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def _close_all(opened: OrderedDict[str, int], maps: dict[str, tuple[int, int]]) -> None:
+    for descriptor in opened.values():
+        os.close(descriptor)
+    opened.clear()
+    for address, size in maps.values():
+        unmap(address, size)
+    maps.clear()
