@@ -1,7 +1,7 @@
 """Other libraries over the same processed events, each in its own format, as its documentation advises.
 
-Every rival writes the dense events once (``dense``), and once the cells that are not 0, which its workers make dense again
-(``cells``); it delivers shuffled batches of dense float32 torch tensors and labels.
+Every rival writes the dense events once (``dense``), and once the cells that are not 0, which its workers make dense
+again (``cells``); it delivers shuffled batches of dense float32 torch tensors and labels.
 """
 
 from __future__ import annotations
@@ -70,8 +70,10 @@ class Source:
                 found[key] = np.array(self.rows.arrays[key][row])
                 continue
             start, stop = self.cells.offsets[key][row : row + 2]
-            found[f"{key}_cells"] = self.cells.cells[key][start:stop].astype(np.uint16)
-            found[f"{key}_values"] = np.array(self.cells.values[key][start:stop])
+            cells, values = self.cells.cells[key][start:stop], self.cells.values[key][start:stop]
+            if start == stop:  # MDS takes no empty arrays
+                cells, values = np.zeros(1, np.int32), np.zeros(1, np.float32)
+            found[f"{key}_cells"], found[f"{key}_values"] = cells.astype(np.uint16), np.array(values)
         return found
 
     @property
@@ -287,21 +289,23 @@ def grain(source: Source, stored: Stored) -> Rival:
     import grain
 
     kept: Any = source.rows if stored == "dense" else source.cells
-    epochs = iter(range(1 << 30))
+    dataset = (
+        grain.MapDataset.range(len(source.rows))
+        .shuffle(seed=0)
+        .batch(source.batch)
+        .map(_GrainGather(kept))
+        .repeat()
+        .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
+        .mp_prefetch(grain.MultiprocessingOptions(num_workers=source.workers, per_worker_buffer_size=2))
+    )
+    batches = iter(dataset)  # one for all epochs: its workers start with it
+    events = len(source.rows)
 
     def epoch() -> Iterator[Batch]:
-        dataset = (
-            grain.MapDataset.range(len(source.rows))
-            .shuffle(seed=next(epochs))
-            .batch(source.batch)
-            .map(_GrainGather(kept))
-            .to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2))
-            .mp_prefetch(grain.MultiprocessingOptions(num_workers=source.workers, per_worker_buffer_size=2))
-        )
-        for batch in dataset:
-            yield {name: torch.from_numpy(array) for name, array in batch.items()}
+        for _ in range(-(-events // source.batch)):
+            yield {name: torch.from_numpy(array) for name, array in next(batches).items()}
 
-    return Rival(f"Grain, npy: {stored}", epoch)
+    return Rival(f"Grain, npy: {stored}", epoch, [batches])
 
 
 @dataclass(frozen=True)

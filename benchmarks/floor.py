@@ -1,4 +1,7 @@
-"""The floor of reading: inflate every chunk once with the fastest library, and copy every byte once, on all cores."""
+"""The floor of reading: inflate every chunk once with the fastest library, and copy every byte once, on all cores.
+
+The floor of building a cache is the same, and then as many bytes written and synced as the cache has.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import numpy as np
 from zlib_ng import zlib_ng
 
 Chunks = list[tuple[int, int]]
+_FILE_BYTES = 32 << 20
 DECODERS: dict[str, Callable[[bytes, int], Any]] = {
     "libdeflate": lambda raw, size: deflate.zlib_decompress(raw, size),
     "zlib-ng": lambda raw, size: zlib_ng.decompress(raw, 15, size),
@@ -54,7 +58,18 @@ def _fastest(path: str, spans: Chunks, size: int) -> Callable[[bytes, int], Any]
     return DECODERS[min(spent, key=lambda name: spent[name])]
 
 
-def _work(files: list[str], keys: list[str], barrier: Barrier, rounds: int) -> None:
+def _write(data: memoryview, size: int, folder: str) -> None:
+    """Write ``size`` bytes to files as large as parts of a cache, each synced."""
+    for number, at in enumerate(range(0, size, _FILE_BYTES)):
+        path = os.path.join(folder, f"floor-{os.getpid()}-{number}")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        some = data[: min(_FILE_BYTES, size - at)]
+        assert os.write(descriptor, some) == len(some)
+        os.fsync(descriptor)
+        os.close(descriptor)
+
+
+def _work(files: list[str], keys: list[str], barrier: Barrier, rounds: int, written: int, folder: str) -> None:
     plan = []
     for path in files:
         for spans, size, packed in _chunks(path, keys):
@@ -73,15 +88,23 @@ def _work(files: list[str], keys: list[str], barrier: Barrier, rounds: int) -> N
                 out = np.frombuffer(decode(os.pread(descriptor, stored, offset), size), np.uint8)
                 target[at : at + len(out)] = out
                 at += len(out)
+        _write(memoryview(target), written, folder)
         barrier.wait()
 
 
-def floor_seconds(files: list[str], keys: list[str], processes: int = 2, rounds: int = 3) -> float:
-    """Median seconds of an epoch that only inflates each chunk (or reads, where it is not compressed) and copies it."""
+def floor_seconds(
+    files: list[str], keys: list[str], processes: int = 2, rounds: int = 3, written: int = 0, folder: str = ""
+) -> float:
+    """Median seconds of an epoch that only inflates each chunk (or reads, where it is not compressed) and copies it.
+
+    With ``written``, that many bytes are then written to files in ``folder``, and synced.
+    """
     context = get_context("fork")
     barrier = context.Barrier(processes + 1)
+    share = -(-written // processes)
     workers = [
-        context.Process(target=_work, args=(files[i::processes], keys, barrier, rounds)) for i in range(processes)
+        context.Process(target=_work, args=(files[i::processes], keys, barrier, rounds, share, folder))
+        for i in range(processes)
     ]
     for worker in workers:
         worker.start()

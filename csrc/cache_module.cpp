@@ -7,6 +7,7 @@
 #include <pybind11/stl.h>
 
 #include <limits>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -197,18 +198,10 @@ struct Copies {
   size_t count;
 };
 
-Array<uint8_t> bind_copy_runs(const Array<uint64_t>& source, const Array<uint64_t>& destination,
-                              const Array<int64_t>& bytes, bool guarded) {
-  const char* const differ = "sources, destinations and bytes differ in length";
-  require(source.ndim() == 1, "sources must have one axis");
-  require_items(destination, source.size(), differ);
-  require_items(bytes, source.size(), differ);
-  require_not_negative(bytes, "a run of less than no bytes");
-  require_guard(guarded);
-  Array<uint8_t> faults(source.size());
+// Carries copies out; returns their faults.
+Array<uint8_t> copied(Copies& copies, bool guarded) {
+  Array<uint8_t> faults(static_cast<py::ssize_t>(copies.count));
   uint8_t* out = faults.mutable_data();
-  Copies copies{pointers<const uint8_t>(source), pointers<uint8_t>(destination), bytes.data(),
-                static_cast<size_t>(source.size())};
   const auto piece = [](void* context, size_t i) {
     const auto* all = static_cast<const Copies*>(context);
     const bool last = i + 1 == all->count;
@@ -219,6 +212,76 @@ Array<uint8_t> bind_copy_runs(const Array<uint64_t>& source, const Array<uint64_
   py::gil_scoped_release released;
   run_pieces(piece, &copies, copies.count, guarded, out);
   return faults;
+}
+
+Array<uint8_t> bind_copy_runs(const Array<uint64_t>& source, const Array<uint64_t>& destination,
+                              const Array<int64_t>& bytes, bool guarded) {
+  const char* const differ = "sources, destinations and bytes differ in length";
+  require(source.ndim() == 1, "sources must have one axis");
+  require_items(destination, source.size(), differ);
+  require_items(bytes, source.size(), differ);
+  require_not_negative(bytes, "a run of less than no bytes");
+  require_guard(guarded);
+  Copies copies{pointers<const uint8_t>(source), pointers<uint8_t>(destination), bytes.data(),
+                static_cast<size_t>(source.size())};
+  return copied(copies, guarded);
+}
+
+// Where the parts of a cache lie in memory, and a column in each of them.
+struct PartColumn {
+  const Array<uint64_t>& base;
+  const Array<int64_t>& offset;
+  size_t row_bytes;
+
+  uint64_t address(int64_t part, int64_t row) const {
+    return base.data()[part] + static_cast<uint64_t>(offset.data()[part]) +
+           static_cast<uint64_t>(row) * row_bytes;
+  }
+};
+
+void require_places(const PartColumn& column, const Array<int64_t>& part, const Array<int64_t>& row) {
+  require(column.base.ndim() == 1, "bases must have one axis");
+  require_items(column.offset, column.base.size(), "bases and offsets differ in length");
+  require(part.ndim() == 1, "parts must have one axis");
+  require_items(row, part.size(), "parts and rows differ in length");
+  for (py::ssize_t i = 0; i < part.size(); ++i)
+    require(part.data()[i] >= 0 && part.data()[i] < column.base.size() && row.data()[i] >= 0,
+            "there is no such part or row");
+}
+
+Array<uint64_t> bind_locate(const Array<uint64_t>& base, const Array<int64_t>& offset,
+                            const Array<int64_t>& part, const Array<int64_t>& row, size_t row_bytes) {
+  const PartColumn column{base, offset, row_bytes};
+  require_places(column, part, row);
+  Array<uint64_t> addresses(part.size());
+  for (py::ssize_t i = 0; i < part.size(); ++i)
+    addresses.mutable_data()[i] = column.address(part.data()[i], row.data()[i]);
+  return addresses;
+}
+
+Array<uint8_t> bind_gather(const Array<uint64_t>& base, const Array<int64_t>& offset,
+                           const Array<int64_t>& part, const Array<int64_t>& row,
+                           const std::optional<Array<int64_t>>& counts, size_t row_bytes,
+                           uint64_t destination, bool guarded) {
+  const PartColumn column{base, offset, row_bytes};
+  require_places(column, part, row);
+  if (counts) {
+    require_items(*counts, part.size(), "parts and counts differ in length");
+    require_not_negative(*counts, "a count is negative");
+  }
+  require_guard(guarded);
+  const auto events = static_cast<size_t>(part.size());
+  std::vector<const uint8_t*> source(events);
+  std::vector<uint8_t*> target(events);
+  std::vector<int64_t> bytes(events);
+  for (size_t i = 0; i < events; ++i) {
+    source[i] = reinterpret_cast<const uint8_t*>(column.address(part.data()[i], row.data()[i]));
+    target[i] = reinterpret_cast<uint8_t*>(destination);
+    bytes[i] = static_cast<int64_t>(row_bytes) * (counts ? counts->data()[i] : 1);
+    destination += static_cast<uint64_t>(bytes[i]);
+  }
+  Copies copies{source.data(), target.data(), bytes.data(), events};
+  return copied(copies, guarded);
 }
 
 Array<int32_t> bind_read_runs(const Array<int32_t>& descriptor, const Array<int64_t>& offset,
@@ -270,6 +333,15 @@ PYBIND11_MODULE(_cache, m) {
   m.def("copy_runs", &bind_copy_runs, py::arg("source").noconvert(), py::arg("destination").noconvert(),
         py::arg("bytes").noconvert(), py::arg("guarded"),
         "Copy bytes[i] bytes from source address i to destination address i; returns the faults.");
+  m.def("locate", &bind_locate, py::arg("base").noconvert(), py::arg("offset").noconvert(),
+        py::arg("part").noconvert(), py::arg("row").noconvert(), py::arg("row_bytes"),
+        "Addresses base[part] + offset[part] + row * row_bytes.");
+  m.def("gather", &bind_gather, py::arg("base").noconvert(), py::arg("offset").noconvert(),
+        py::arg("part").noconvert(), py::arg("row").noconvert(), py::arg("counts").noconvert(),
+        py::arg("row_bytes"), py::arg("destination"), py::arg("guarded"),
+        "Copy counts[i] rows (None: one) from where locate() says to an address, one run after another; "
+        "returns "
+        "the faults.");
   m.def(
       "read_runs", &bind_read_runs, py::arg("descriptor").noconvert(), py::arg("offset").noconvert(),
       py::arg("bytes").noconvert(), py::arg("destination").noconvert(),

@@ -37,6 +37,17 @@ def unravel(
     guarded: bool,
 ) -> Faults: ...
 def copy_runs(source: Addresses, destination: Addresses, bytes: Ints, guarded: bool) -> Faults: ...
+def locate(base: Addresses, offset: Ints, part: Ints, row: Ints, row_bytes: int) -> Addresses: ...
+def gather(
+    base: Addresses,
+    offset: Ints,
+    part: Ints,
+    row: Ints,
+    counts: Ints | None,
+    row_bytes: int,
+    destination: int,
+    guarded: bool,
+) -> Faults: ...
 def read_runs(
     descriptor: NDArray[np.int32], offset: Ints, bytes: Ints, destination: Addresses
 ) -> NDArray[np.int32]: ...

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import weakref
+from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hepfeed.draws import Draws
-from hepfeed.errors import ProcessError
+from hepfeed.errors import ProcessError, ResourceError
 from hepfeed.form import StreamForm
+from hepfeed.parts.buffer import EventBuffer
+from hepfeed.parts.memory import write_to_memory
 from hepfeed.parts.part import Part
 from hepfeed.parts.reader import Allocate, Fetched, PartReader
 from hepfeed.parts.table import CacheTable
 from hepfeed.parts.writer import PartsWritten, PartWriter
+from hepfeed.ring import RingView
 from hepfeed.tasks import Recall
 from hepfeed.tensors import Batch
 
@@ -36,14 +43,41 @@ class Caches:
         self._memory, self._alone = memory, alone
         self._writers: dict[str, PartWriter] = {}
         self._reader: PartReader | None = None
+        self._views: dict[str, RingView] = {}  # of parts in memory, by the key of the cache
+        self._granted: dict[str, deque[int]] = {}
 
     def add(self, table: CacheTable, parts: Mapping[int, tuple[Part, int]]) -> None:
         """Make a cache known, and parts of it: number -> part and the number of its first block."""
         if self._reader is None:
-            self._reader = PartReader(self._memory, self._alone)
+            self._reader = PartReader(self._memory, self._alone, self._views)
         self._reader.add_cache(table)
         if parts:
             self._reader.add_parts(table.key, parts)
+
+    def add_memory(self, key: str, path: str) -> None:
+        """Make the shared memory of a cache known.
+
+        Raises:
+            OSError: It is gone.
+        """
+        if key not in self._views:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, descriptor)
+            self._views[key] = RingView(descriptor)
+
+    def grant(self, key: str, slot: int) -> None:
+        """Allow the next part of a cache to be written to a slot of its memory."""
+        self._granted.setdefault(key, deque()).append(slot)
+
+    def _to_memory(self, key: str, buffer: EventBuffer) -> Part | None:
+        granted = self._granted.get(key)
+        if not granted:
+            return None
+        slot = granted.popleft()
+        try:
+            return write_to_memory(self._views[key], slot, buffer)
+        except ResourceError:
+            return None
 
     def fetch(self, form: StreamForm, task: Recall, allocate: Allocate) -> Fetched:
         """Read those events of a batch that the cache has; ``bad`` is true for the others too."""
@@ -99,7 +133,8 @@ class Caches:
         key, directory = form.cache
         writer = self._writers.get(key)
         if writer is None:
-            writer = self._writers[key] = PartWriter(directory, key, form.part_bytes)
+            elsewhere = partial(self._to_memory, key)
+            writer = self._writers[key] = PartWriter(directory, key, form.part_bytes, elsewhere)
         return writer
 
     def report(self, form: StreamForm) -> PartsWritten | None:
@@ -119,6 +154,8 @@ class Caches:
         self._writers.clear()
         if self._reader is not None:
             self._reader.close()
+        for view in self._views.values():
+            view.forget()
 
 
 def _same_weights(given: NDArray[np.int64], weight: NDArray[np.float32], result: Batch) -> bool:

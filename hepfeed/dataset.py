@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import torch
 import torch.utils.data
 from numpy.typing import NDArray
 
+from hepfeed.cache.access import CacheAccess
 from hepfeed.cache.feed import CacheFeed
 from hepfeed.cache.option import CacheOption, open_cache
 from hepfeed.draws import Draws
@@ -111,6 +112,7 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
             )
         self.classes = self.spec.classes
         self._reader: tuple[int, SourceReader] | None = None
+        self._access: tuple[int, CacheAccess | None] | None = None
         self._known: set[int] = set()
 
     def feed_of_cache(self, pipeline: Pipeline) -> CacheFeed | None:
@@ -147,7 +149,7 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
         return f"EventDataset({len(self)} events in {len(self.files)} files{part}: {keys})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_reader": None, "_known": set()}
+        return {**self.__dict__, "_reader": None, "_access": None, "_known": set()}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
@@ -159,18 +161,30 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
         if ((events < 0) | (events >= len(self))).any():
             raise IndexError(f"index {indices} is out of range for {len(self)} events")
         file, row = self.index.file_of(events), self.index.rows[events]
-        batch = self._read(file, row)
+        cached = self._from_cache(events)
+        batch = self._read(file, row) if cached is None else {**cached, "event": np.stack([file, row], 1)}
         if self.index.weights is not None:
             batch["weight"] = self.index.weights[events]
         ones = [{name: take(values, np.array([i])) for name, values in batch.items()} for i in range(len(events))]
+        steps = self.pipeline if cached is None else self.pipeline.after_cache
         if len(self.pipeline):
-            ones = [self._processed(event, one) for event, one in zip(events.tolist(), ones)]
+            ones = [self._processed(event, one, steps) for event, one in zip(events.tolist(), ones)]
         return [{name: _single(value) for name, value in one.items()} for one in ones]
 
-    def _processed(self, event: int, one: Batch) -> Batch:
+    def _from_cache(self, events: NDArray[np.int64]) -> Batch | None:
+        """Return what the cache has of events, where it has them all."""
+        if self._cache[0] is None:
+            return None
+        if self._access is None or self._access[0] != os.getpid():
+            feed = self.feed_of_cache(self.pipeline)
+            self._access = os.getpid(), None if feed is None else CacheAccess(feed)
+        access = self._access[1]
+        return None if access is None else access.read(events)
+
+    def _processed(self, event: int, one: Batch, steps: Callable[[Batch, Draws], Batch]) -> Batch:
         identity = one["event"]
         try:
-            result = self.pipeline(one, Draws(0, 0, event, identity))
+            result = steps(one, Draws(0, 0, event, identity))
         except HepfeedError as error:
             error.file = error.file or self.files[int(identity[0, 0])]
             raise

@@ -33,9 +33,11 @@ __all__ = ["BatchSpec", "Filler", "Order", "Window", "windows_of"]
 Order = Literal["auto", "full", "window", "mixed", "sequential"]
 Ints = NDArray[np.int64]
 
+_VERSION = 2  # of the order: a state that was taken with another one can't be resumed
 WINDOW_EVENTS = 2048
 _BLOCKS_PER_WINDOW = 4  # of each lane: fewer would leave neighbours together, more cost memory
 _PACKED_ROUNDS = 64  # padding of log-normal lengths (sigma 1) to the longest of a matched batch: 28 %; 16 rounds: 85 %
+_PLANNED_ROUNDS = 64  # of batches that are read for themselves: NumPy is called once for all of them
 _PLANS = 4  # epochs whose plan is kept
 _logger = logging.getLogger("hepfeed")
 
@@ -50,6 +52,7 @@ class BatchSpec:
         file: ``(size,) int64`` place of each event's file in the list of files.
         row: ``(size,) int64`` row in that file.
         label: ``(size,) int64`` class index.
+        event: ``(size,) int64`` place of each event in the index, where the filler made it.
     """
 
     epoch: int
@@ -57,6 +60,7 @@ class BatchSpec:
     file: Ints
     row: Ints
     label: Ints
+    event: Ints | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.row)
@@ -388,7 +392,7 @@ class Filler:
     def _rounds(self, window_events: int | None, window_bytes: int) -> int:
         """Return how many rounds are dealt at a time."""
         if not self._together and self._packing is None:
-            return 1
+            return _PLANNED_ROUNDS
         if window_events is None:
             blocks = max(source.block for source in self.index.sources) * len(self._ranges) * _BLOCKS_PER_WINDOW
             window_events = max(WINDOW_EVENTS, blocks if self.order == "window" else 0)
@@ -412,7 +416,7 @@ class Filler:
     def fingerprint(self) -> str:
         """Return 32 hexadecimal digits that change with anything that changes the order of events."""
         index = self.index
-        shape = (self.order, self.batch_size, self.window_batches, self.partitions)
+        shape = (_VERSION, self.order, self.batch_size, self.window_batches, self.partitions)
         draws = (self.seed, self._composition, self._exhausted, self.drop_last, self.skip, self.max_events)
         digest = xxhash.xxh3_128(repr((shape, draws, self._ranges, [s.block for s in index.sources])).encode())
         digest.update(index.rows.tobytes())
@@ -555,6 +559,7 @@ class Filler:
             lanes: Where the events come from.
         """
         n_rounds = len(counts)
+        shuffled = self.order in ("full", "window")
         events, units, rounds, turn = [], [], [], []
         kept: dict[int, Ints] = {}
         for number, lane in enumerate(lanes):
@@ -565,20 +570,19 @@ class Filler:
             events.append(some)
             units.append(unit)
             rounds.append(np.repeat(np.arange(n_rounds), counts[:, number]))
-            turn += [(np.arange(n) + 0.5) / n for n in counts[:, number] if n]
+            if not shuffled:  # the lanes are evenly mixed
+                turn += [(np.arange(n) + 0.5) / n for n in counts[:, number] if n]
             for u, positions in rest.items():
                 if self._packing is not None:
                     positions = positions[~self._packing.skipped(positions)]
                 if len(positions):
                     kept[u] = self.index.rows[positions]
         event, unit_of, round_of = np.concatenate(events), np.concatenate(units), np.concatenate(rounds)
-        order = np.lexsort((np.concatenate(turn), round_of))  # by round, the lanes evenly mixed
+        if shuffled:
+            turn = [generator(self.seed, "batch", epoch, begin).random(len(event))]
+        order = np.lexsort((np.concatenate(turn), round_of))
         event, unit_of, round_of = event[order], unit_of[order], round_of[order]
         bounds = np.searchsorted(round_of, np.arange(n_rounds + 1))
-        if self.order in ("full", "window"):
-            for i, (low, high) in enumerate(pairwise(bounds)):
-                shuffle = generator(self.seed, "batch", epoch, begin + i).permutation(high - low)
-                event[low:high], unit_of[low:high] = event[low:high][shuffle], unit_of[low:high][shuffle]
         return _Deal(event, unit_of, bounds, kept, 0)
 
     def _packed(self, packing: Packing, epoch: int, begin: int, deal: _Deal, last: bool) -> _Deal:
@@ -597,37 +601,28 @@ class Filler:
             deal: The events.
             omit: Batches at its beginning that are not wanted.
         """
-        n_batches = len(deal.bounds) - 1
-        step = max(1, n_batches) if self._together else 1
-        for low in range(0 if self._together else omit, n_batches, step):
-            bounds = deal.bounds[low : low + step + 1]
-            some = slice(int(bounds[0]), int(bounds[-1]))
-            part = _Deal(deal.event[some], deal.unit[some], bounds - bounds[0], deal.kept, 0)
-            yield self._window(epoch, begin + low, part, max(0, omit - low))
-
-    def _window(self, epoch: int, begin: int, deal: _Deal, omit: int) -> Window:
-        """Make the window of all batches of a deal but the first ``omit`` ones."""
-        event, bounds = deal.event, deal.bounds
-        batch_of = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+        event, unit, bounds = deal.event, deal.unit, deal.bounds
+        n_batches = len(bounds) - 1
+        batch_of = np.repeat(np.arange(n_batches), np.diff(bounds))
+        place = np.arange(len(event)) - bounds[batch_of]
         file, row = self.index.file_of(event), self.index.rows[event]
         label = self.index.file_class[file]
-        place = np.arange(len(event)) - bounds[batch_of]
-        batches = tuple(
-            BatchSpec(epoch, begin + i, file[low:high], row[low:high], label[low:high])
-            for i, (low, high) in enumerate(pairwise(bounds))
-            if i >= omit
-        )
-        wanted = np.flatnonzero(batch_of >= omit)
-        by_file = wanted[np.lexsort((row[wanted], file[wanted]))]
-        return Window(
-            batches,
-            batch_of[by_file] - omit,
-            place[by_file],
-            file[by_file],
-            row[by_file],
-            deal.unit[by_file],
-            deal.kept,
-        )
+        specs = [
+            BatchSpec(epoch, begin + i, file[low:high], row[low:high], label[low:high], event[low:high])
+            for i, (low, high) in enumerate(pairwise(bounds.tolist()))
+        ]
+        if self._together:
+            wanted = np.flatnonzero(batch_of >= omit)
+            by_file = wanted[np.lexsort((row[wanted], file[wanted]))]
+            batch, place = batch_of[by_file] - omit, place[by_file]
+            yield Window(tuple(specs[omit:]), batch, place, file[by_file], row[by_file], unit[by_file], deal.kept)
+            return
+        by_file = np.lexsort((row, file, batch_of))
+        place, file, row, unit = place[by_file], file[by_file], row[by_file], unit[by_file]
+        zero = np.zeros(int(np.diff(bounds).max(initial=0)), np.int64)
+        for i in range(omit, n_batches):
+            some = slice(int(bounds[i]), int(bounds[i + 1]))
+            yield Window((specs[i],), zero[: len(specs[i])], place[some], file[some], row[some], unit[some])
 
 
 def windows_of(specs: Iterable[BatchSpec], filler: Filler, batch_size: int) -> Iterator[Window]:

@@ -195,7 +195,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self._cache = dataset.feed_of_cache(pipeline)
         self._form = StreamForm(places, dense_bytes, dataset.catalog, pickled, 0, skip_errors)
         if self._cache is not None:
-            self._form = replace(self._form, cache=self._cache.identity, part_bytes=PART_BYTES)
+            self._form = replace(self._form, part_bytes=PART_BYTES)
         self._collator = Collator(self._form, dataset.files, dataset.spec.n_classes, outputs, delivery_fn)
         self._fillers: dict[bool, Filler] = {}  # of epochs from the cache, and from the sources
         self._seed = seed
@@ -363,7 +363,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         if cache is None:
             return
         cache.refresh()
-        if cache.missing and not cache.store.writing and cache.store.error is None:
+        if cache.missing and not cache.store.locked and cache.store.error is None:
             self._try_cache(cache.acquire)
 
     def _commit_cache(self) -> None:
@@ -394,6 +394,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         if self._own_pool is not None:
             self._own_pool.close()
             self._own_pool = None
+        if self._cache is not None:
+            self._cache.close()
 
     def __enter__(self) -> DataLoader:
         return self
@@ -496,10 +498,11 @@ class _FeedIterator:
     def _open(self, windows: Iterator[Window], in_flight: int, cached: bool) -> Stream:
         loader = self._loader
         dataset: EventDataset = loader.dataset  # type: ignore[assignment]
+        identity = loader._cache.identity if loader._cache is not None else None
         return Stream(
             self._pool,
             windows,
-            replace(loader._form, seed=loader._filler(False).seed),
+            replace(loader._form, seed=loader._filler(False).seed, cache=identity),
             dataset.index,
             in_flight=in_flight,
             on_error=dataset.on_error,

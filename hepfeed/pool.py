@@ -21,10 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfeed.cache.feed import CacheFeed
+from hepfeed.cache.memory import PartMemory
 from hepfeed.errors import FeedTimeoutError, ReaderError
 from hepfeed.filler import BatchSpec, Window
 from hepfeed.form import StreamForm
 from hepfeed.index import EventIndex
+from hepfeed.parts.writer import PartsWritten
 from hepfeed.reader import Reader
 from hepfeed.ring import Ring
 from hepfeed.stats import StageClock
@@ -161,7 +163,7 @@ class Stream:
     @property
     def fills_cache(self) -> bool:
         """Whether events of this pass are written to the cache."""
-        return self.cache is not None and self.cache.store.writing
+        return self.cache is not None and self.cache.fills
 
     def widen(self, in_flight: int) -> None:
         """Allow more slots to be filled ahead of the consumer."""
@@ -190,7 +192,7 @@ class Stream:
         """Look up where the cache has the events of a batch."""
         assert self.cache is not None
         spec = batch.spec
-        part, at, runs, batch.bytes = self.cache.locate(spec.file, spec.row)
+        part, at, runs, batch.bytes = self.cache.locate(self._positions(spec))
         if batch.slot < 0:
             batch.slot = self._pool.ring.acquire(batch.bytes)
         recall = Recall(
@@ -206,13 +208,16 @@ class Stream:
             at,
             runs,
             batch.bytes,
-            self.cache.store.writing,
+            self.cache.fills,
         )
         return _Task(self, "recall", recall, [batch])
 
     def _weight(self, spec: BatchSpec) -> NDArray[np.float32] | None:
         weights = self.index.weights
-        return None if weights is None else weights[self.index.position(spec.file, spec.row)]
+        return None if weights is None else weights[self._positions(spec)]
+
+    def _positions(self, spec: BatchSpec) -> Ints:
+        return self.index.position(spec.file, spec.row) if spec.event is None else spec.event
 
     def _read_tasks(self, window: Window) -> list[_Task]:
         batches = [self._begin(spec) for spec in window.batches]
@@ -359,7 +364,7 @@ class Stream:
             dropped,
             batch.counts,
             batch.weight,
-            self.cache.claim(spec.file, spec.row) if self.cache is not None else None,
+            self.cache.claim(self._positions(spec)) if self.cache is not None else None,
         )
 
     def flush(self) -> None:
@@ -430,6 +435,7 @@ class ReaderPool:
         self._local = Reader(self.ring.descriptor) if num_readers == 0 else None
         self._local_known: tuple[set[int], dict[str, set[int]]] = (set(), {})
         self._local_parts: dict[str, set[int]] = {}
+        self._local_grants: dict[str, set[int]] = {}
         self._verified: dict[str, int] = {}  # slot for each cache
         self._keeper: dict[tuple[int, int], _ReaderProcess] = {}  # who keeps the rest of a unit
         self._owner = os.getpid()
@@ -517,13 +523,14 @@ class ReaderPool:
         if not self._queue:
             return
         task = self._queue.popleft()
-        for method, *args in self._introductions(task, *self._local_known, self._local_parts):
+        for method, *args in self._introductions(task, *self._local_known, self._local_parts, self._local_grants):
             getattr(local, method)(*args)
         try:
             value = getattr(local, task.method)(task.argument)
         except Exception as error:
             task.stream.failed(task, error)
             return
+        _use_grants(self._local_grants, value)
         self._queue.extendleft(reversed(self._reply(task, value)))
 
     def _reply(self, task: _Task, value: Any) -> list[_Task]:
@@ -558,7 +565,12 @@ class ReaderPool:
         return slot
 
     def _introductions(
-        self, task: _Task, streams: set[int], files: dict[str, set[int]], parts: dict[str, set[int]]
+        self,
+        task: _Task,
+        streams: set[int],
+        files: dict[str, set[int]],
+        parts: dict[str, set[int]],
+        grants: dict[str, set[int]],
     ) -> list[tuple[Any, ...]]:
         """Calls that tell a reader of the stream, the files and the parts of a task, where it does not know them."""
         stream = task.stream
@@ -566,6 +578,8 @@ class ReaderPool:
         if stream.number not in streams:
             streams.add(stream.number)
             calls.append(("add_stream", stream.number, stream.form))
+        if stream.cache is not None and stream.cache.store.memory is not None:
+            calls += _memory_calls(stream.cache.store.memory, stream.cache.store.key, stream.fills_cache, grants)
         some = task.argument.file
         if isinstance(task.argument, Recall) and stream.cache is not None:
             feed, part = stream.cache, task.argument.part
@@ -613,7 +627,7 @@ class ReaderPool:
         return None
 
     def _send(self, reader: _ReaderProcess, task: _Task) -> None:
-        for method, *args in self._introductions(task, reader.streams, reader.files, reader.parts):
+        for method, *args in self._introductions(task, reader.streams, reader.files, reader.parts, reader.grants):
             reader.worker.call(_NO_REPLY, method, *args)
         if isinstance(task.argument, Read):
             for unit in np.unique(task.argument.unit).tolist() if self._keeper else ():
@@ -638,6 +652,8 @@ class ReaderPool:
                 continue
             stream = task.stream
             stream.outstanding -= 1
+            if succeeded:
+                _use_grants(reader.grants, value)
             if stream.closed:
                 self._settle(stream)
             elif succeeded:
@@ -686,9 +702,32 @@ class _ReaderProcess:
         self.streams: set[int] = set()
         self.files: dict[str, set[int]] = {}
         self.parts: dict[str, set[int]] = {}
+        self.grants: dict[str, set[int]] = {}  # slots that it may fill, by the key of the cache
 
     def fileno(self) -> int:
         return self.worker.fileno()
+
+
+def _memory_calls(memory: PartMemory, key: str, fills: bool, grants: dict[str, set[int]]) -> list[tuple[Any, ...]]:
+    """Calls that tell a reader of the shared memory of a cache, and which slot of it the next part may fill."""
+    calls: list[tuple[Any, ...]] = []
+    if key not in grants:
+        grants[key] = set()
+        calls.append(("add_memory", key, memory.path))
+    if fills and not grants[key] and (slot := memory.grant()) is not None:
+        grants[key].add(slot)
+        calls.append(("grant", key, slot))
+    return calls
+
+
+def _use_grants(grants: dict[str, set[int]], value: Any) -> None:
+    """Take note of slots that a reader has filled."""
+    finished = value.finished if isinstance(value, ReadDone) else value
+    written = finished.written if isinstance(finished, Finished) else finished
+    if isinstance(written, PartsWritten):
+        for part in written.parts:
+            for slots in grants.values():
+                slots.discard(part.slot)
 
 
 def _died(task: _Task, code: int | None) -> ReaderError:

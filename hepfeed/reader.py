@@ -37,7 +37,7 @@ from hepfeed.tensors import Batch, Structured, concatenate, take
 if TYPE_CHECKING:  # what the steps need is imported where a pipeline comes
     from hepfeed.pipeline import Pipeline
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "process_error"]
 
 Ints = NDArray[np.int64]
 Run = Callable[[Batch, Draws, bool], Batch]
@@ -108,6 +108,14 @@ class Reader:
     def add_cache(self, table: CacheTable, parts: Mapping[int, tuple[Part, int]]) -> None:
         """Make a cache known, and parts of it: number -> part and the number of its first block."""
         self._caches.add(table, parts)
+
+    def add_memory(self, key: str, path: str) -> None:
+        """Make the shared memory of a cache known."""
+        self._caches.add_memory(key, path)
+
+    def grant(self, key: str, slot: int) -> None:
+        """Allow the next part of a cache to be written to a slot of its memory."""
+        self._caches.grant(key, slot)
 
     def _slot(self, slot: int, size: int) -> NDArray[np.uint8]:
         assert self._ring is not None, "a reader without a ring has no slots"
@@ -289,13 +297,13 @@ class Reader:
             try:
                 good.append(run(one, draws.take(alone), not self._alone))
             except Exception as error:
-                failure = _process_error(error, self._sources.path(form.catalog, file), row)
+                failure = process_error(error, self._sources.path(form.catalog, file), row)
                 if not form.skip_errors:
                     raise failure from error
                 bad.append((i, failure))
         if not bad or not good:  # it raises for the batch as a whole
             file, row = event[0].tolist() if len(event) else (int(task.file[0]), None)
-            raise _process_error(first, self._sources.path(form.catalog, file), row) from first
+            raise process_error(first, self._sources.path(form.catalog, file), row) from first
         return {name: concatenate([part[name] for part in good]) for name in good[0]}, bad
 
     def _from_source(
@@ -392,16 +400,20 @@ class Reader:
             fresh: ``(n,)`` which of them are to be written.
         """
         pipeline = self._pipeline(stream)
+        fresh = fresh.copy()
         written = False
 
         def run(batch: Batch, draws: Draws, restore: bool) -> Batch:
             # Called for all events; where a step raises, for each of them alone.
             nonlocal written
             whole = len(draws.event) == len(event)
-            which = fresh if whole else fresh[(event == draws.event).all(1)]
+            same = (event == draws.event).all(1) if not whole else np.ones(len(event), bool)
+            which = fresh if whole else np.array([fresh[same].any()])  # an event may come twice
             wanted = not written and bool(which.any())
             result = self._caches.process(form, pipeline, batch, draws, restore, which if wanted else None)
             written = written or whole
+            if not whole:
+                fresh[same] = False
             return result
 
         return run
@@ -509,7 +521,7 @@ def _as_array(value: object) -> NDArray[Any] | None:
     return array
 
 
-def _process_error(error: Exception, path: str, event: int | None) -> HepfeedError:
+def process_error(error: Exception, path: str, event: int | None) -> HepfeedError:
     """Say on which event the pipeline failed."""
     if isinstance(error, HepfeedError):  # of a step: it says what is wrong itself
         found = type(error)(error.message, file=path, key=error.key, event=event)

@@ -22,7 +22,6 @@ import subprocess
 import sys
 import time
 import traceback
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -216,7 +215,8 @@ def call_everywhere(
 
     Args:
         function: ``"module:name"``.
-        arguments: One tuple a call; pickled.
+        arguments: One tuple a call; pickled.  Each is asked for when it is given to a process, so that a sequence may
+            make it then.
         workers: Processes; 0 or 1 calls here, and so does a single call.
         on_note: Called here with what the function passes to :func:`note`.
 
@@ -226,16 +226,17 @@ def call_everywhere(
     if workers <= 1 or len(arguments) <= 1:
         yield from _call_here(function, arguments, on_note or _nobody)
         return
-    todo = deque(enumerate(arguments))
+    total, given = len(arguments), 0
     pool: list[Worker] = []
     in_hand: dict[Worker, int] = {}
 
     def give(worker: Worker) -> None:
         # One runs and one waits in the socket; but each of the last goes to the first worker that is free.
-        while todo and in_hand[worker] < (2 if len(todo) > len(pool) else 1):
-            place, args = todo.popleft()
-            worker.call(place, "call", function, *args)
+        nonlocal given
+        while given < total and in_hand[worker] < (2 if total - given > len(pool) else 1):
+            worker.call(given, "call", function, *arguments[given])
             in_hand[worker] += 1
+            given += 1
 
     try:
         for _ in range(min(workers, len(arguments))):
@@ -276,7 +277,8 @@ def note(value: Any) -> None:
 
 def _call_here(function: str, arguments: Sequence[tuple[Any, ...]], listener: Listener) -> Iterator[Reply]:
     call = resolve(function)
-    for place, args in enumerate(arguments):
+    for place in range(len(arguments)):
+        args = arguments[place]
         before = _listener.set(listener)
         try:
             reply: Reply = (place, True, call(*args))

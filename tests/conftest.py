@@ -1,4 +1,4 @@
-"""What every test shares: an index file of its own, and the check that it left nothing behind."""
+"""What every test shares: an index file and caches of its own, and the check that it left nothing behind."""
 
 import gc
 import os
@@ -68,6 +68,11 @@ def _nothing_leaks(request):
 @pytest.fixture(autouse=True)
 def _own_index(_nothing_leaks, tmp_path, monkeypatch):
     monkeypatch.setenv("HEPFEED_INDEX", str(tmp_path / "index.sqlite"))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(_nothing_leaks, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEPFEED_CACHE", str(tmp_path / "caches"))
 
 
 @pytest.fixture

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfeed.cache.memory import PartMemory
 from hepfeed.cache.places import Places
 from hepfeed.cache.store import CacheStore
 from hepfeed.errors import ProcessError
 from hepfeed.index import EventIndex
 from hepfeed.parts.part import Part
-from hepfeed.parts.reader import fetched_bytes
+from hepfeed.parts.reader import slot_bytes
 from hepfeed.parts.table import CacheTable
 from hepfeed.parts.writer import PartsWritten
 from hepfeed.ring import available_memory
@@ -40,11 +41,13 @@ class CacheFeed:
     def __init__(self, store: CacheStore, index: EventIndex, required: bool, memory: int = 0) -> None:
         self.store = store
         self._required = required
-        self._memory = memory
+        if memory and store.memory is None:
+            store.memory = PartMemory(memory)
         self._index = index
         self._places = Places(index)
         self._claimed: NDArray[np.bool_] = np.zeros(len(index), bool)
         self._mapped = False
+        self._sizes: dict[str, int] | None = None  # of what a batch takes in a slot
         self.refresh()
 
     def __len__(self) -> int:
@@ -55,6 +58,7 @@ class CacheFeed:
         self.store.refresh()
         self._update()
         self._claimed = self._places.row != MISSING
+        self._lacks = not self._claimed.all()
         self._mapped = self.store.bytes < available_memory() // 2
 
     def _update(self) -> None:
@@ -65,6 +69,11 @@ class CacheFeed:
         """Number of the loader's events that the cache does not have."""
         return self._places.missing
 
+    @property
+    def fills(self) -> bool:
+        """Whether events are written, because the cache lacks some of them."""
+        return self._lacks and self.store.writing
+
     def ready(self, batch_size: int) -> bool:
         """Whether an epoch comes from the cache: it has all events, or all but a few."""
         return bool(self.store.contents.parts) and self.missing <= max(
@@ -73,12 +82,17 @@ class CacheFeed:
 
     # ---- writing ---------------------------------------------------------------------------------------------------
 
-    def claim(self, file: Ints, row: Ints) -> NDArray[np.bool_] | None:
-        """Return which events of a batch are to be written, each once in an epoch; None where nothing is written."""
-        if not self.store.writing:
+    def claim(self, place: Ints) -> NDArray[np.bool_] | None:
+        """Return which events of a batch are to be written, each once in an epoch; None where nothing is written.
+
+        Args:
+            place: ``(n,)`` place of each event in the index.
+        """
+        if not self.fills:
             return None
-        place = self._index.position(file, row)
-        fresh = ~self._claimed[place]
+        fresh: NDArray[np.bool_] = np.zeros(len(place), bool)
+        fresh[np.unique(place, return_index=True)[1]] = True  # an event may come twice in a batch
+        fresh &= ~self._claimed[place]
         self._claimed[place] = True
         return fresh
 
@@ -101,6 +115,12 @@ class CacheFeed:
         """
         self.store.commit()
         self.refresh()
+        if self.store.complete:
+            self.store.release()
+
+    def close(self) -> None:
+        """Give the right to write back, with a manifest of what there is."""
+        self.store.release()
 
     def take(self, written: PartsWritten | None, damaged: list[tuple[int, int]]) -> None:
         """Take in what a reader wrote, and what it found damaged."""
@@ -109,17 +129,29 @@ class CacheFeed:
             self._update()
             if self._required and isinstance(self.store.error, ProcessError):
                 raise self.store.error
-        if damaged and (new := self.store.mark(damaged)):
-            self._places.update(self.store.contents, new)
+        if damaged:
+            self.store.mark(damaged)
+            self._places.update(self.store.contents, damaged)  # another loader may have found them before
             self._claimed &= self._places.row != MISSING
+            self.store.repair()
+            self._lacks = True
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
-    def locate(self, file: Ints, row: Ints) -> tuple[Ints, Ints, dict[str, tuple[Ints, Ints]], int]:
-        """Return where the events of a batch are, as in :class:`hepfeed.tasks.Recall`: part, at, runs and size."""
-        part, at, runs = self.store.contents.locate(self._places.row[self._index.position(file, row)])
-        counts = {path: int(count.sum()) for path, (_, count) in runs.items()}
-        return part, at, runs, fetched_bytes(self.store.manifest.forms, len(row), counts)
+    def locate(self, place: Ints) -> tuple[Ints, Ints, dict[str, tuple[Ints, Ints]], int]:
+        """Return where events are, as in :class:`hepfeed.tasks.Recall`: part, at, runs and size.
+
+        Args:
+            place: ``(n,)`` place of each event in the index.
+        """
+        contents = self.store.contents
+        part, at, runs = contents.locate(self._places.row[place])
+        if self._sizes is None:
+            self._sizes = slot_bytes(self.store.manifest.forms)
+        size = self._sizes[""] * len(place) + self._sizes["aligned"]
+        for path, (_, count) in runs.items():
+            size += self._sizes[path] * int(count.sum())
+        return part, at, runs, size
 
     def parts(self, numbers: Iterable[int]) -> dict[int, tuple[Part, int]]:
         """Return parts and the number of their first block."""
@@ -138,5 +170,5 @@ class CacheFeed:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """Key and directory of the cache."""
-        return self.store.key, self.store.directory
+        """Key of the cache, and the directory that readers may write to; it is empty where they may not."""
+        return self.store.key, self.store.directory if self.store.locked else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import xxhash
@@ -32,7 +33,7 @@ class CacheKey:
 
     made_of: dict[str, Any]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """32 hexadecimal digits that change with any of it."""
         return xxhash.xxh3_128_hexdigest(json.dumps(self.made_of, sort_keys=True).encode())

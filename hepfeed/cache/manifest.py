@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+import xxhash
+
 from hepfeed.cache.key import CacheKey
 from hepfeed.errors import FileFormatError, SourceError
 from hepfeed.parts.form import ArrayForm
@@ -60,6 +62,7 @@ class Manifest:
             "damaged": self.damaged,
             "parts": [part.to_json() for part in self.parts.values()],
         }
+        content["xxh3"] = _sum_of(content)
         descriptor, path = tempfile.mkstemp(prefix=f".{MANIFEST}.", suffix=".tmp", dir=directory)
         try:
             with open(descriptor, "w", encoding="utf-8") as stream:
@@ -88,6 +91,8 @@ class Manifest:
                 content = json.load(stream)
             if content["format"] != FORMAT:
                 raise FileFormatError(f"{path!r} has format {content['format']}, this is {FORMAT}", file=path)
+            if content.pop("xxh3") != _sum_of(content):
+                raise FileFormatError(f"{path!r} fails its checksum", file=path)
             parts = [Part.from_json(each) for each in content["parts"]]
             return cls(
                 CacheKey(content["made_of"]),
@@ -104,6 +109,10 @@ class Manifest:
             raise SourceError(f"can't read {path!r}: {error.strerror}", file=path) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FileFormatError(f"{path!r} is no manifest of a cache: {error}", file=path) from error
+
+
+def _sum_of(content: dict[str, Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(json.dumps(content, sort_keys=True).encode())
 
 
 def part_files(directory: str) -> list[str]:

@@ -17,7 +17,23 @@ from hepfeed.pipeline import Pipeline
 
 __all__ = ["CacheOption", "open_cache"]
 
-_NOT_PATHS = {"none", "true", "false", "on", "off", "yes", "no", "always", "never", "disk", "memory", "shm", ""}
+_NOT_PATHS = {
+    "auto",
+    "ram",
+    "none",
+    "true",
+    "false",
+    "on",
+    "off",
+    "yes",
+    "no",
+    "always",
+    "never",
+    "disk",
+    "memory",
+    "shm",
+    "",
+}
 
 CacheOption = str | os.PathLike[str] | Literal["auto", "ram"] | None
 
@@ -42,7 +58,7 @@ def open_cache(option: CacheOption, size: float | None, index: EventIndex, pipel
         if size is not None:
             raise SpecError("cache_size is given without a cache: name one with cache=")
         return None
-    if isinstance(option, bool) or str(option).lower() in _NOT_PATHS:
+    if str(option).lower() in _NOT_PATHS and option not in ("auto", "ram"):
         raise SpecError(f"cache={option!r} is no cache: use 'auto', 'ram', None or a path such as './{option}'")
     automatic = option in ("auto", "ram")
     if option == "auto" and not _saves_work(index, pipeline):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,22 +37,20 @@ class Contents:
         self._edges: dict[str, Ints] = {}  # offsets of all parts, each with one number more than it has events
         self._known: dict[str, int] = {}
 
-    def add(self, part: Part, directory: str, arrays: Mapping[str, NDArray[np.int64]] | None = None) -> None:
+    def add(self, part: Part, directory: str, read: Callable[[str], Ints] | None = None) -> None:
         """Take in a part.
 
         Args:
             part: The part.
             directory: Where its file lies.
-            arrays: Its data sets that tell where events lie, for parts in memory.
+            read: Returns one of its data sets; None reads the file.
 
         Raises:
             SourceError: The part can't be read.
             CorruptDataError: It fails a checksum, or is cut short.
         """
-
-        def read(path: str) -> Ints:
-            return arrays[path] if arrays is not None else part.read(path, directory)
-
+        if read is None:
+            read = partial(part.read, directory=directory)
         event, removed = read("event"), read(f"{BOOKS}/removed")
         edges = {path: read(path) for path in part.stored if _is_edges(part, path)}
         before = int(self.start[-1]) + len(self.parts)
@@ -109,24 +108,39 @@ class Places:
         self._index = index
         self.row: Ints = np.full(len(index), MISSING, np.int64)
         self._parts = 0
+        self._damaged: dict[int, set[int]] = {}  # blocks of each part
 
     def update(self, contents: Contents, damaged: Iterable[tuple[int, int]] = ()) -> None:
         """Take in parts that are new, and blocks that turned out to be damaged."""
-        for number in range(self._parts, len(contents.parts)):
-            place = self._index.find(contents.event[number])
-            here = np.flatnonzero(place >= 0)
-            here = here[self.row[place[here]] == MISSING]  # an event that two writers wrote is taken from the first
-            self.row[place[here]] = contents.start[number] + here
-            gone = self._index.find(contents.removed[number])
-            self.row[gone[gone >= 0]] = REMOVED
-        self._parts = len(contents.parts)
-        for number, block in damaged:
+        new = [(number, block) for number, block in damaged if block not in self._damaged.get(number, ())]
+        for number, block in new:
+            self._damaged.setdefault(number, set()).add(block)
             part, start = contents.parts[number], int(contents.start[number])
-            low = start + max(0, block) * part.block_events
-            high = start + part.events if block < 0 else min(low + part.block_events, start + part.events)
-            self.row[(self.row >= low) & (self.row < high)] = MISSING
+            low, high = _rows_of(part, block)
+            self.row[(self.row >= start + low) & (self.row < start + high)] = MISSING
+        for number in range(0 if new else self._parts, len(contents.parts)):
+            self._add(contents, number)
+        self._parts = len(contents.parts)
+
+    def _add(self, contents: Contents, number: int) -> None:
+        """Take in what is right of a part; an event that two writers wrote is taken from the first."""
+        place = self._index.find(contents.event[number])
+        for block in self._damaged.get(number, ()):
+            low, high = _rows_of(contents.parts[number], block)
+            place[low:high] = -1
+        here = np.flatnonzero(place >= 0)
+        here = here[self.row[place[here]] == MISSING]
+        self.row[place[here]] = contents.start[number] + here
+        gone = self._index.find(contents.removed[number])
+        self.row[gone[gone >= 0]] = REMOVED
 
     @property
     def missing(self) -> int:
         """Number of events that the cache does not have."""
         return int((self.row == MISSING).sum())
+
+
+def _rows_of(part: Part, block: int) -> tuple[int, int]:
+    """First row and end of a block of a part; of block -1, which is all of it."""
+    low = max(0, block) * part.block_events
+    return low, part.events if block < 0 else min(low + part.block_events, part.events)

@@ -11,6 +11,7 @@ import shutil
 import time
 import weakref
 from collections.abc import Iterable
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -18,8 +19,10 @@ from numpy.typing import NDArray
 
 from hepfeed.cache.key import CacheKey
 from hepfeed.cache.manifest import MANIFEST, Manifest, part_files
+from hepfeed.cache.memory import PartMemory
 from hepfeed.cache.places import Contents
 from hepfeed.errors import HepfeedError, ResourceError, SourceError
+from hepfeed.parts.form import ArrayForm
 from hepfeed.parts.part import Part
 from hepfeed.parts.writer import PartsWritten, unfinished
 
@@ -57,6 +60,7 @@ class CacheStore:
         contents: The same, as tables.
         damaged: ``(part, block)`` that can't be read.
         verified: A byte for each block: whether its checksum was compared; see :class:`hepfeed.parts.table.CacheTable`.
+        memory: Where parts are kept first; None to keep them on disk.
         error: Why nothing more is written; None while all is well, or where nothing was tried.
     """
 
@@ -82,6 +86,7 @@ class CacheStore:
         self.damaged: list[tuple[int, int]] = []
         self.verified: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self.error: HepfeedError | None = None
+        self.memory: PartMemory | None = None
         self._lock = -1
         self._owner = os.getpid()
         self._seen: tuple[int, int] | None = None
@@ -96,7 +101,7 @@ class CacheStore:
     @property
     def bytes(self) -> int:
         """Bytes of all parts."""
-        return sum(part.bytes for part in self.contents.parts)
+        return sum(part.bytes for part in self.contents.parts if part.slot < 0)
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
@@ -125,9 +130,9 @@ class CacheStore:
                 self.manifest.damaged.setdefault(name, blocks)
         known = listed.parts if listed is not None else {}
         for name in part_files(self.directory):
-            if name not in self.contents:
+            if name not in self.contents and not self._given_up(name):
                 self._adopt(name, known.get(name))
-        missing = [name for name in known if name not in self.contents]
+        missing = [name for name in known if name not in self.contents and not self._given_up(name)]
         if missing:
             _logger.warning("%s lacks %d of its parts: their events are processed again", self.directory, len(missing))
         self.damaged = [
@@ -136,6 +141,18 @@ class CacheStore:
             if name in self.contents
             for block in blocks
         ]
+        if listed is None and self.contents.parts and self._lock < 0:
+            self._renew()
+
+    def _renew(self) -> None:
+        """Write a manifest where there are parts without a good one, unless another process is at it."""
+        with contextlib.suppress(HepfeedError):
+            if self.acquire():
+                self.release()
+
+    def _given_up(self, name: str) -> bool:
+        """Whether nothing of a part can be read, which was said before."""
+        return -1 in self.manifest.damaged.get(name, ())
 
     def _adopt(self, name: str, part: Part | None) -> None:
         """Take in a part that is on disk."""
@@ -153,9 +170,9 @@ class CacheStore:
             return
         self.manifest.parts[name] = part
 
-    def _agree(self, forms: tuple[object, ...], path: str) -> None:
+    def _agree(self, forms: tuple[ArrayForm, ...], path: str) -> None:
         if not self.manifest.forms:
-            self.manifest.forms = forms  # type: ignore[assignment]
+            self.manifest.forms = forms
         elif forms != self.manifest.forms:
             raise SourceError(f"{path!r} has other arrays than the parts before", file=path)
 
@@ -193,6 +210,15 @@ class CacheStore:
         self._clear_unfinished()
         return True
 
+    def repair(self) -> None:
+        """Take the right to write, if that can be, because something turned out to be damaged."""
+        if self._lock < 0 and self.error is None:
+            try:
+                self.acquire()
+            except HepfeedError as error:
+                self.error = error
+                _logger.warning("%s", error)
+
     def _clear_unfinished(self) -> None:
         for name in os.listdir(self.directory):
             path = os.path.join(self.directory, name)
@@ -202,8 +228,18 @@ class CacheStore:
 
     @property
     def writing(self) -> bool:
-        """Whether events are to be written."""
-        return self._lock >= 0 and self.error is None
+        """Whether events are to be written, to disk or to memory."""
+        return (self._lock >= 0 or self.memory is not None) and self.error is None
+
+    @property
+    def locked(self) -> bool:
+        """Whether this process has the right to write to the directory."""
+        return self._lock >= 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether all events are there, as far as their number tells."""
+        return sum(part.events + part.removed for part in self.contents.parts) >= self.manifest.events
 
     def take(self, written: PartsWritten) -> None:
         """Take in what readers have written."""
@@ -211,8 +247,12 @@ class CacheStore:
             if part.name in self.contents:
                 continue
             try:
-                if not self.manifest.forms:
-                    _, _, self.manifest.forms = Part.open(os.path.join(self.directory, part.name))
+                self._agree(written.forms, part.name)
+                if part.slot >= 0:
+                    assert self.memory is not None, "who grants slots has them"
+                    self.memory.take(part)
+                    self.contents.add(part, self.directory, partial(self.memory.read, part))
+                    continue
                 self.contents.add(part, self.directory)
             except HepfeedError as error:
                 _logger.warning("%s; its events are processed again", str(error))

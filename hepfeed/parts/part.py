@@ -159,5 +159,7 @@ class Part:
                 if any(each.bytes and not 0 <= each.offset <= size - each.bytes for each in found.values()):
                     raise FileFormatError(f"{path!r} is cut short: build it again", file=path)
                 return part, str(books.attrs["key"]), forms
-            except (KeyError, ValueError, TypeError) as error:
+            except (KeyError, ValueError, TypeError, RuntimeError, OSError) as error:  # h5py raises any of them
+                if isinstance(error, SourceError):
+                    raise
                 raise FileFormatError(f"{path!r} is no part of a cache: {error}", file=path) from error

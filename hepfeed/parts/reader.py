@@ -22,9 +22,10 @@ from hepfeed.parts.form import ArrayForm, cell_type
 from hepfeed.parts.mapping import map_file, on_network, unmap
 from hepfeed.parts.part import BOOKS, Part
 from hepfeed.parts.table import CacheTable
+from hepfeed.ring import RingView
 from hepfeed.tensors import Batch, Graph, Jagged, Padded, Sparse
 
-__all__ = ["Fetched", "PartReader", "fetched_bytes"]
+__all__ = ["Allocate", "Fetched", "PartReader", "slot_bytes"]
 
 Ints = NDArray[np.int64]
 Allocate = Callable[[str, tuple[int, ...]], NDArray[Any]]
@@ -79,9 +80,13 @@ class PartReader:
     Args:
         memory: Gives the bytes of a slot of shared memory: ``memory(slot, size)``.
         guarded: Whether bus errors are caught in this process, so that files may be mapped.
+        views: Shared memory of parts that have no file, by the key of the cache.
     """
 
-    def __init__(self, memory: Callable[[int, int], NDArray[np.uint8]], guarded: bool) -> None:
+    def __init__(
+        self, memory: Callable[[int, int], NDArray[np.uint8]], guarded: bool, views: Mapping[str, RingView]
+    ) -> None:
+        self._views = views
         if guarded:
             _cache.guard_bus_errors()
         self._memory = memory
@@ -187,7 +192,7 @@ class PartReader:
         """
         part = cache.parts[number]
         if part.slot >= 0:
-            cache.base[number] = self._memory(part.slot, part.bytes).ctypes.data
+            cache.base[number] = self._views[cache.table.key].address(part.slot, part.bytes)
             return -1
         path = os.path.join(cache.table.directory, part.name)
         if path in self._open:
@@ -219,19 +224,19 @@ class PartReader:
     # ---- checksums -------------------------------------------------------------------------------------------------
 
     def _verify(self, cache: _Opened, part: Ints, at: Ints, bad: NDArray[np.bool_]) -> list[tuple[int, int]]:
-        """Compare the checksums of blocks that nobody has looked at yet."""
+        """Compare the checksums of blocks that nobody has looked at yet; returns all blocks that are damaged."""
         here = np.flatnonzero(~bad)
         block = cache.first_block[part[here]] + at[here] // cache.block_events[part[here]]
         state = cache.verified[block]
         if (state == _RIGHT).all():
             return []
         damaged = []
-        for number in np.unique(block[state == 0]).tolist():
+        for number in np.unique(block[state != _RIGHT]).tolist():
             of = int(part[here][block == number][0])
             which = number - int(cache.first_block[of])
-            right = self._is_right(cache, of, which)
-            cache.verified[number] = _RIGHT if right else _DAMAGED
-            if not right:
+            if cache.verified[number] != _DAMAGED:  # else a reader found it while this batch was on its way
+                cache.verified[number] = _RIGHT if self._is_right(cache, of, which) else _DAMAGED
+            if cache.verified[number] == _DAMAGED:
                 damaged.append((of, which))
         bad[here] = cache.verified[block] == _DAMAGED
         return damaged
@@ -281,7 +286,6 @@ class _Fetch:
     ) -> None:
         self._cache = cache
         self._part, self._at, self._runs = part, at, runs
-        self._base = cache.base[part]
         self._descriptor = None if descriptor is None else descriptor[part]
         self._guarded = guarded
         self._allocate = allocate
@@ -298,105 +302,114 @@ class _Fetch:
         """Read one array of the batch."""
         if form.kind == "dense":
             return self._dense(form)
-        name = form.name
+        name, events = form.name, len(self._part)
         if form.kind == "padded":
-            values = self._single(f"{name}/values", form.dtype, form.shape)
-            return Padded(values, self._single(f"{name}/mask", "|b1", form.shape[:1]))
-        _, counts = self._runs[f"{name}/offsets"]
+            values = self._allocate(form.dtype, (events, *form.shape))
+            mask = self._allocate("|b1", (events, *form.shape[:1]))
+            self._rows(f"{name}/values", values)
+            self._rows(f"{name}/mask", mask)
+            return Padded(values, mask)
+        path = f"{name}/offsets"
+        _, counts = self._runs[path]
+        total = int(counts.sum())
         if form.kind == "jagged":
-            offsets = self._offsets(counts)
-            values = self._allocate(form.dtype, (int(offsets[-1]), *form.shape))
-            self._rows(f"{name}/values", values, offsets[:-1], counts, f"{name}/offsets")
-            return Jagged(values, offsets)
+            values = self._allocate(form.dtype, (total, *form.shape))
+            self._rows(f"{name}/values", values, path)
+            return Jagged(values, self._offsets(counts))
         if form.kind == "sparse":
-            first = offsets_of(counts)
-            features = self._allocate(form.dtype, (int(first[-1]), *form.shape))
-            self._rows(f"{name}/values", features, first[:-1], counts, f"{name}/offsets")
-            indices = self._allocate("<i4", (int(first[-1]), 1 + len(form.grid)))
-            cells = self._columns(f"{name}/coords", f"{name}/offsets")
-            width = self._cache.columns[f"{name}/coords"].row_bytes
-            guarded = self._guarded and self._descriptor is None
-            faults = _cache.unravel(cells[0], counts, form.grid, width, indices.ctypes.data, 0, guarded)
-            self._fault(faults, slice(None))
-            return Sparse(features, indices, form.grid, len(counts))
-        edges = self._allocate("<i4", (int(counts.sum()), 2))
-        edge_offsets = self._offsets(counts)
-        self._rows(f"{name}/edges", edges, edge_offsets[:-1], counts, f"{name}/offsets")
+            features = self._allocate(form.dtype, (total, *form.shape))
+            self._rows(f"{name}/values", features, path)
+            indices = self._allocate("<i4", (total, 1 + len(form.grid)))
+            self._sites(form, indices, counts)
+            return Sparse(features, indices, form.grid, events)
+        edges = self._allocate("<i4", (total, 2))
+        self._rows(f"{name}/edges", edges, path)
         offsets = self._offsets(self._runs[f"{name}/nodes"][1])
-        return Graph((edges + np.repeat(offsets[:-1], counts)[:, None]).T.astype(np.int64), offsets, edge_offsets)
+        shift = np.repeat(offsets[:-1], counts)[:, None]
+        return Graph((edges + shift).T.astype(np.int64), offsets, self._offsets(counts))
 
     def _offsets(self, counts: Ints) -> Ints:
         offsets = self._allocate("<i8", (len(counts) + 1,))
-        offsets[:] = offsets_of(counts)
+        offsets[0] = 0
+        np.cumsum(counts, out=offsets[1:])
         return offsets
+
+    def _sites(self, form: ArrayForm, indices: NDArray[Any], counts: Ints) -> None:
+        path = f"{form.name}/coords"
+        cells, _memory = self._columns(path, f"{form.name}/offsets")
+        width = self._cache.columns[path].row_bytes
+        guarded = self._guarded and self._descriptor is None
+        self._fault(_cache.unravel(cells, counts, form.grid, width, indices.ctypes.data, 0, guarded), slice(None))
 
     def _dense(self, form: ArrayForm) -> NDArray[Any]:
         """Read a dense array, of which some parts keep rows and some cells."""
-        name = form.name
         made = self._allocate(form.dtype, (len(self._part), *form.shape))
-        here: Any = slice(None)
-        if f"{name}/coords" in self._cache.columns:
-            as_cells = self._cache.columns[f"{name}/coords"].offset[self._part] >= 0
-            if as_cells.all():
-                self._images(form, made, here)
-                return made
-            if as_cells.any():
-                self._images(form, made, np.flatnonzero(as_cells))
-                here = np.flatnonzero(~as_cells)
-        n = len(self._part)
-        self._rows(name, made, np.arange(n), np.ones(n, np.int64), "", here)
-        return made
-
-    def _single(self, path: str, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
-        """Read a column with one row an event."""
-        n = len(self._part)
-        made = self._allocate(dtype, (n, *shape))
-        self._rows(path, made, np.arange(n), np.ones(n, np.int64), "")
+        if f"{form.name}/coords" not in self._cache.columns:
+            self._rows(form.name, made)
+            return made
+        as_cells = self._cache.columns[f"{form.name}/coords"].offset[self._part] >= 0
+        if as_cells.all():
+            self._images(form, made, slice(None))
+        else:
+            self._images(form, made, np.flatnonzero(as_cells))
+            here = np.flatnonzero(~as_cells)
+            place = (here * form.row_bytes).astype(np.uint64)
+            self._runs_of(form.name, here, self._at[here], np.full(len(here), form.row_bytes), place, made)
         return made
 
     def _images(self, form: ArrayForm, made: NDArray[Any], here: Any) -> None:
         path = f"{form.name}/offsets"
-        counts = np.ascontiguousarray(self._runs[path][1][here])
-        cells, _cell_memory = self._columns(f"{form.name}/coords", path, here)
-        values, _value_memory = self._columns(f"{form.name}/values", path, here)
-        images = np.uint64(made.ctypes.data) + np.arange(len(made), dtype=np.uint64) * np.uint64(form.row_bytes)
+        counts = self._runs[path][1][here]
+        cells, _cells_memory = self._columns(f"{form.name}/coords", path, here)
+        values, _values_memory = self._columns(f"{form.name}/values", path, here)
+        step = np.arange(len(made), dtype=np.uint64)[here] * np.uint64(form.row_bytes)
+        images = np.uint64(made.ctypes.data) + step
         width, item = cell_type(form.items).itemsize, np.dtype(form.dtype).itemsize
         guarded = self._guarded and self._descriptor is None
-        targets = np.ascontiguousarray(images[here])
-        self._fault(_cache.densify(cells, values, counts, targets, form.items, width, item, guarded), here)
+        self._fault(_cache.densify(cells, values, counts, images, form.items, width, item, guarded), here)
 
-    def _rows(self, path: str, made: NDArray[Any], place: Ints, counts: Ints, by: str, here: Any = slice(None)) -> None:
-        """Read the rows of events to their places in an array."""
-        row_bytes = self._cache.columns[path].row_bytes
-        start = self._runs[by][0] if by else self._at
-        sizes = (counts * row_bytes)[here]
-        offset = self._cache.columns[path].offset[self._part][here] + start[here] * row_bytes
-        target = (np.uint64(made.ctypes.data) + (place * row_bytes).astype(np.uint64))[here]
-        self.bytes += int(sizes.sum())
+    def _rows(self, path: str, made: NDArray[Any], by: str = "") -> None:
+        """Read the rows of all events, one after another, into an array."""
+        column = self._cache.columns[path]
+        start, counts = self._runs[by] if by else (self._at, None)
+        self.bytes += made.nbytes
         if self._descriptor is None:
-            source = self._base[here] + offset.astype(np.uint64)
-            self._fault(_cache.copy_runs(source, target, sizes, self._guarded), here)
-        else:
-            self._read(here, offset, sizes, target)
+            base, address = self._cache.base, made.ctypes.data
+            faults = _cache.gather(
+                base, column.offset, self._part, start, counts, column.row_bytes, address, self._guarded
+            )
+            self._fault(faults, slice(None))
+            return
+        sizes = np.full(len(start), column.row_bytes) if counts is None else counts * column.row_bytes
+        self._runs_of(path, slice(None), start, sizes, (np.cumsum(sizes) - sizes).astype(np.uint64), made)
+
+    def _runs_of(
+        self, path: str, here: Any, start: Ints, sizes: Ints, place: NDArray[np.uint64], made: NDArray[Any]
+    ) -> None:
+        """Read runs of rows of some events to bytes of an array."""
+        column = self._cache.columns[path]
+        offset = column.offset[self._part[here]] + start * column.row_bytes
+        self._read(here, offset, sizes, np.uint64(made.ctypes.data) + place)
 
     def _columns(self, path: str, by: str, here: Any = slice(None)) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
         """Return addresses of events' rows: where they are mapped, or in memory that they are read to."""
         column = self._cache.columns[path]
         start, counts = self._runs[by]
-        offset = column.offset[self._part][here] + start[here] * column.row_bytes
         sizes = counts[here] * column.row_bytes
         self.bytes += int(sizes.sum())
+        part, start = self._part[here], start[here]
         if self._descriptor is None:
-            return self._base[here] + offset.astype(np.uint64), np.empty(0, np.uint8)
+            found = _cache.locate(self._cache.base, column.offset, part, start, column.row_bytes)
+            return found, np.empty(0, np.uint8)
         first = offsets_of((sizes + 15) // 16 * 16)
         memory = np.zeros(int(first[-1]) + 16, np.uint8)
         target = np.uint64(memory.ctypes.data) + first[:-1].astype(np.uint64)
-        self._read(here, offset, sizes, target)
+        self._read(here, column.offset[part] + start * column.row_bytes, sizes, target)
         return target, memory
 
     def _read(self, here: Any, offset: Ints, sizes: Ints, target: NDArray[np.uint64]) -> None:
-        assert self._descriptor is not None
-        descriptor, base = self._descriptor[here], self._base[here]
+        base = self._cache.base[self._part[here]]
+        descriptor = np.full(len(base), -1, np.int32) if self._descriptor is None else self._descriptor[here]
         mapped = base != 0  # some parts may be mapped, or in shared memory, while others are not
         faults = np.zeros(len(sizes), np.uint8)
         if mapped.any():
@@ -413,25 +426,25 @@ class _Fetch:
             self.lost[np.arange(len(self._part))[here][faults != 0]] = True
 
 
-def fetched_bytes(forms: tuple[ArrayForm, ...], events: int, counts: Mapping[str, int]) -> int:
+def slot_bytes(forms: tuple[ArrayForm, ...]) -> dict[str, int]:
     """Return how many bytes of a slot a batch takes at most.
 
-    Args:
-        forms: Of its arrays.
-        events: Of the batch.
-        counts: Rows of all its events together, by path of the offsets.
+    Returns:
+        ``""``: for each event; path of offsets: for each row of the events; ``"aligned"``: for the batch.
     """
-    total = 0
+    sizes = {"": 0, "aligned": 0}
     for form in forms:
-        rows = events if form.kind in ("dense", "padded") else counts[f"{form.name}/offsets"]
-        total += aligned(rows * form.row_bytes)
-        if form.kind == "sparse":
-            total += aligned(rows * 4 * (1 + len(form.grid)))
-        elif form.kind == "padded":
-            total += aligned(rows * form.shape[0])
-        elif form.kind != "dense":
-            total += 2 * aligned(8 * (events + 1))
-    return total
+        arrays = 3  # at most, each begins on a line of its own
+        sizes["aligned"] += arrays * aligned(1) + 2 * 8
+        if form.kind in ("dense", "padded"):
+            sizes[""] += form.row_bytes + (form.shape[0] if form.kind == "padded" else 0)
+            path = f"{form.name}/offsets"  # of images that are kept as cells
+            sizes[path] = 0
+            continue
+        sizes[""] += 2 * 8
+        sizes[f"{form.name}/nodes"] = 0
+        sizes[f"{form.name}/offsets"] = form.row_bytes + 4 * (1 + len(form.grid)) * (form.kind == "sparse")
+    return sizes
 
 
 def _longer(array: NDArray[Any], size: int, fill: int = 0) -> NDArray[Any]:

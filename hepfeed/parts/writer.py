@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,10 +40,12 @@ class PartsWritten:
     Attributes:
         parts: Parts that are on disk.
         error: Why nothing more can be written; None while all is well.
+        forms: The arrays of a batch, once there was one.
     """
 
     parts: list[Part]
     error: HepfeedError | None = None
+    forms: tuple[ArrayForm, ...] = ()
 
 
 class PartWriter:
@@ -53,12 +55,20 @@ class PartWriter:
     who needs them cached asks :meth:`report`.
 
     Args:
-        directory: Of the cache.
+        directory: Of the cache; empty where nothing may be written to disk.
         key: Of the cache.
         part_bytes: Bytes of a part, about; it takes twice that in memory.
+        elsewhere: Asked first for each part; returns it if it was written to memory, and None if it is for the disk.
     """
 
-    def __init__(self, directory: str, key: str, part_bytes: int = PART_BYTES) -> None:
+    def __init__(
+        self,
+        directory: str,
+        key: str,
+        part_bytes: int = PART_BYTES,
+        elsewhere: Callable[[EventBuffer], Part | None] | None = None,
+    ) -> None:
+        self._elsewhere = elsewhere
         self._directory = directory
         self._key = key
         self._part_bytes = part_bytes
@@ -92,8 +102,10 @@ class PartWriter:
         if wanted is not None and not wanted.all():
             chosen = given[wanted]
             here = np.flatnonzero(_among(kept, chosen))
+            here = here[_first_of_each(kept[here])]
             batch = {name: take(value, here) for name, value in batch.items()}
             removed = removed[_among(removed, chosen)]
+            removed = removed[_first_of_each(removed)]
         if self._buffer is None:
             self._buffer = EventBuffer(forms)
         self._buffer.add(batch)
@@ -131,7 +143,7 @@ class PartWriter:
         """Return what was written since the last report."""
         with self._lock:
             written, self._written = self._written, []
-        return PartsWritten(written, self._error)
+        return PartsWritten(written, self._error, self._forms or ())
 
     def close(self) -> PartsWritten:
         """Write what was collected, and return what was written since the last report."""
@@ -141,7 +153,11 @@ class PartWriter:
 
     def _write(self, buffer: EventBuffer) -> None:
         try:
-            part = write_part(self._directory, self._key, buffer)
+            part = self._elsewhere(buffer) if self._elsewhere else None
+            if part is None and not self._directory:
+                raise ResourceError("the memory for the cache is used up: the other events are read from their sources")
+            if part is None:
+                part = write_part(self._directory, self._key, buffer)
         except HepfeedError as error:
             self._error = error
         except Exception as error:
@@ -160,7 +176,7 @@ def write_part(directory: str, key: str, buffer: EventBuffer) -> Part:
     """
     name = f"{_PREFIX}{uuid.uuid4().hex[:16]}.h5"
     path, final = os.path.join(directory, f".{name}.tmp"), os.path.join(directory, name)
-    contents = _contents(buffer)
+    contents = contents_of(buffer)
     block_events = buffer.block_events()
     needed = sum(array.nbytes for arrays in contents.values() for array in arrays) + _METADATA_ROOM
     try:
@@ -189,8 +205,8 @@ def write_part(directory: str, key: str, buffer: EventBuffer) -> Part:
     return Part(name, size, buffer.events, removed, block_events, places, dict(buffer.counted_by))
 
 
-def _contents(buffer: EventBuffer) -> dict[str, list[NDArray[Any]]]:
-    """Arrays of each data set, in the order of the file."""
+def contents_of(buffer: EventBuffer) -> dict[str, list[NDArray[Any]]]:
+    """Return the arrays of each data set, in the order of the file."""
     offsets = buffer.offsets()
     empty = np.empty((0, 2), np.int64)
     return {
@@ -213,7 +229,7 @@ def _lay_out(
             first = arrays[0]
             shape = (sum(map(len, arrays)), *first.shape[1:])
             node = _place(f, dataset, shape, first.dtype)
-            sum_ = _sum_of(arrays) if dataset in told else ""
+            sum_ = sum_of(arrays) if dataset in told else ""
             if sum_:
                 node.attrs["xxh3"] = sum_
             offset = node.id.get_offset()
@@ -243,7 +259,8 @@ def _place(file: h5py.File, path: str, shape: tuple[int, ...], dtype: np.dtype[A
     return h5py.Dataset(made)
 
 
-def _sum_of(arrays: Iterable[NDArray[Any]]) -> str:
+def sum_of(arrays: Iterable[NDArray[Any]]) -> str:
+    """Return the xxh3 of arrays that follow one another."""
     digest = xxhash.xxh3_64()
     for array in arrays:
         digest.update(bytes_of(array))
@@ -289,6 +306,11 @@ def _among(events: Ints, others: Ints) -> NDArray[np.bool_]:
     both = np.concatenate([events, others])
     base = int(both[:, 1].max(initial=0)) + 1
     return np.isin(events[:, 0] * base + events[:, 1], others[:, 0] * base + others[:, 1])
+
+
+def _first_of_each(events: Ints) -> Ints:
+    """Places of ``(n, 2)`` events that did not come before, in their order."""
+    return np.sort(np.unique(events, axis=0, return_index=True)[1])
 
 
 def _difference(first: tuple[ArrayForm, ...], now: tuple[ArrayForm, ...]) -> str:
