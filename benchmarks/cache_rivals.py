@@ -214,7 +214,7 @@ def litdata(source: Source, stored: Stored) -> Rival:
         fn=_LitEvent(source, stored),
         inputs=list(range(len(source.rows))),
         output_dir=folder,
-        chunk_bytes=SHARD_BYTES,
+        chunk_size=source.batch,  # larger chunks are slower: what is shuffled is decoded in windows of a chunk
         num_workers=1,
         start_method="fork",
     )

@@ -54,12 +54,6 @@ class Rows:
         found = {key: active[key] / array.size for key, array in self.arrays.items()}
         return {**found, "all": sum(active.values()) / sum(array.size for array in self.arrays.values())}
 
-    def index(self, event: Any) -> NDArray[np.int64]:
-        """Return the row of each event ``(n, 2)``: file and row in that file."""
-        file, row = np.asarray(event).T
-        found: NDArray[np.int64] = file * self.file_events + row
-        return found
-
     def gather(self, rows: NDArray[np.int64], out: Arrays) -> None:
         """Copy events, one after the other, into a batch that is there."""
         places = [(out[key], self.arrays[key]) for key in KEYS]

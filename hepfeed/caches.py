@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -79,14 +79,21 @@ class Caches:
         except ResourceError:
             return None
 
-    def fetch(self, form: StreamForm, task: Recall, allocate: Allocate) -> Fetched:
-        """Read those events of a batch that the cache has; ``bad`` is true for the others too."""
+    def fetch(self, form: StreamForm, task: Recall, allocate: Allocate, bounds: Sequence[int] = ()) -> Fetched:
+        """Read those events of a batch that the cache has; ``bad`` is true for the others too.
+
+        Args:
+            form: Of the stream.
+            task: The batch.
+            allocate: As in :meth:`hepfeed.parts.reader.PartReader.fetch`, and so are ``bounds``.
+            bounds: Of several batches that are read as one; none of their events is missing.
+        """
         assert self._reader is not None, "the cache was added"
         assert form.cache is not None
         key, _ = form.cache
         there = task.part >= 0
         if there.all():
-            return self._reader.fetch(key, task.part, task.at, task.runs, allocate)
+            return self._reader.fetch(key, task.part, task.at, task.runs, allocate, bounds)
         here = np.flatnonzero(there)
         runs = {path: (start[here], count[here]) for path, (start, count) in task.runs.items()}
         fetched = self._reader.fetch(key, task.part[here], task.at[here], runs, allocate)

@@ -357,6 +357,11 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self._active = None
         self._drop_ahead()
 
+    def _together(self) -> int:
+        assert self._cache is not None
+        assert self.batch_size is not None
+        return self._cache.together(self.batch_size)
+
     def _open_cache(self) -> None:
         """Look at what the cache has now, and take the right to write what it lacks."""
         cache = self._cache
@@ -476,6 +481,8 @@ class _FeedIterator:
         loader = self._loader
         # Each reader fills one batch and has others ready, so that one slow batch holds up nobody.
         ahead = (1 + (loader.prefetch_factor or _PREFETCH_FACTOR)) * max(1, loader.num_workers)
+        if loader._from_cache():
+            ahead = max(ahead, 2 * loader._together() * max(1, loader.num_workers))
         filler = self.position.filler
         return max(2 * filler.window_batches_in(epoch) if filler is not None else 2, ahead)
 
@@ -510,6 +517,7 @@ class _FeedIterator:
             on_skip=partial(_log_skip, self._clock),  # not a method: the iterator must die with its last name
             cache=loader._cache,
             recalls=cached,
+            together=loader._together() if cached else 1,
         )
 
     def __iter__(self) -> _FeedIterator:

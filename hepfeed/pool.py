@@ -30,7 +30,7 @@ from hepfeed.parts.writer import PartsWritten
 from hepfeed.reader import Reader
 from hepfeed.ring import Ring
 from hepfeed.stats import StageClock
-from hepfeed.tasks import MISSING, Finish, Finished, Flush, Read, ReadDone, Recall
+from hepfeed.tasks import MISSING, Finish, Finished, Flush, Read, ReadDone, Recall, Recalled, RecallMany
 from hepfeed.worker import JOIN_TIMEOUT_S, Worker
 
 __all__ = ["Delivery", "ReaderPool", "Stream"]
@@ -84,6 +84,35 @@ class _Batch:
     failures: dict[int, Exception] = field(default_factory=dict)
     ready: bool = False
     finished: Finished | None = None
+    group: _Group | None = None
+
+
+@dataclass(eq=False)
+class _Group:
+    """A slot that several batches share; it is free again once the last view of any of them is dead."""
+
+    slot: int
+    left: int
+    bytes: int = 0
+    shared: bool = True
+    base: Bytes | None = None
+
+    def lease(self, ring: Ring) -> Bytes:
+        """Hand the slot out with one of its batches."""
+        if self.base is None:
+            self.shared = ring.leased < MAX_LEASES
+            self.base = ring.lease(self.slot, self.bytes)
+        base = self.base
+        self.drop(ring)
+        return base
+
+    def drop(self, ring: Ring) -> None:
+        """Count a batch out."""
+        self.left -= 1
+        if self.left == 0:
+            if self.base is None:
+                ring.release(self.slot)
+            self.base = None
 
 
 @dataclass(eq=False)
@@ -92,7 +121,7 @@ class _Task:
 
     stream: Stream
     method: str
-    argument: Read | Finish | Recall | Flush
+    argument: Read | Finish | Recall | RecallMany | Flush
     batches: list[_Batch]
     attempts: int = 0
 
@@ -111,6 +140,7 @@ class Stream:
         on_skip: Called with the error of each skipped event.
         cache: What is written meanwhile, or read.
         recalls: Whether batches come from the cache.
+        together: Batches from the cache that a reader does at a time, in one slot.
     """
 
     def __init__(
@@ -126,6 +156,7 @@ class Stream:
         on_skip: Callable[[Exception], None],
         cache: CacheFeed | None = None,
         recalls: bool = False,
+        together: int = 1,
     ) -> None:
         self.number = pool.add(self)
         self.form = form
@@ -135,6 +166,7 @@ class Stream:
         self.on_skip = on_skip
         self.cache = cache
         self._recalls = recalls
+        self._together = together
         self.has_steps = form.pipeline != NO_PIPELINE or cache is not None
         self.closed = False
         self._pool_reference = weakref.ref(pool)  # the pool dies with its last user, though it knows its streams
@@ -177,16 +209,48 @@ class Stream:
             if self.batches and room < len(window.batches):
                 break
             self._next = None
-            if self._recalls:
-                tasks += [self._recall_task(spec) for spec in window.batches]
-            else:
-                tasks += self._read_tasks(window)
+            tasks += self._recall_tasks(window) if self._recalls else self._read_tasks(window)
         return tasks
 
-    def _recall_task(self, spec: BatchSpec) -> _Task:
-        batch = _Batch(spec, -1, {}, self._weight(spec), 0)
-        self.batches.append(batch)
-        return self._recall(batch)
+    def _recall_tasks(self, window: Window) -> list[_Task]:
+        """Make tasks of the batches of a window, and of the next ones where several are done at a time."""
+        assert self.cache is not None
+        specs = list(window.batches)
+        while len(specs) < self._together and (more := self._peek()) is not None:
+            if more.batches[0].epoch != specs[0].epoch:
+                break
+            specs += more.batches
+            self._next = None
+        batches = [_Batch(spec, -1, {}, self._weight(spec), 0) for spec in specs]
+        self.batches.extend(batches)
+        tasks = []
+        for low in range(0, len(batches), self._together):
+            some = batches[low : low + self._together]
+            together = self._recall_many(some) if len(some) > 1 else None
+            tasks += [together] if together is not None else [self._recall(batch) for batch in some]
+        return tasks
+
+    def _recall_many(self, batches: list[_Batch]) -> _Task | None:
+        """Make one task of several batches; None where the cache lacks any of their events."""
+        assert self.cache is not None
+        specs = [batch.spec for batch in batches]
+        part, at, runs, size = self.cache.locate(np.concatenate([self._positions(spec) for spec in specs]))
+        if (part < 0).any():
+            return None
+        numbers = np.empty((5 + 2 * len(runs), len(part)), np.int64)
+        for line, name in enumerate(("file", "row", "label")):
+            np.concatenate([getattr(spec, name) for spec in specs], out=numbers[line])
+        numbers[3], numbers[4] = part, at
+        for i, (start, count) in enumerate(runs.values()):
+            numbers[5 + 2 * i], numbers[6 + 2 * i] = start, count
+        group = _Group(self._pool.ring.acquire(size), len(batches), size)
+        for batch in batches:
+            batch.group = group
+        weight = None if batches[0].weight is None else np.concatenate([batch.weight for batch in batches])
+        bounds = tuple(np.cumsum([0, *map(len, specs)]).tolist())
+        indices = tuple(spec.index for spec in specs)
+        task = RecallMany(self.number, group.slot, specs[0].epoch, indices, bounds, numbers, tuple(runs), weight, size)
+        return _Task(self, "recall_many", task, batches)
 
     def _recall(self, batch: _Batch) -> _Task:
         """Look up where the cache has the events of a batch."""
@@ -281,7 +345,8 @@ class Stream:
         begun = self.clock.begin()
         waited = 0.0
         while True:
-            self._pool.pump(0.0)
+            if not (self._recalls and self.batches and self.batches[0].ready):  # they come several at a time
+                self._pool.pump(0.0)
             if not self.batches:
                 if self._peek() is None:
                     return None
@@ -310,7 +375,7 @@ class Stream:
         if batch.failures:
             error = batch.failures[min(batch.failures)]
             if self.on_error != "skip":
-                ring.release(batch.slot)
+                self.give_back(batch)
                 raise error
             for place in sorted(batch.failures):
                 self.clock.counts["skipped"] += 1
@@ -319,13 +384,25 @@ class Stream:
             spec = BatchSpec(spec.epoch, spec.index, spec.file[kept], spec.row[kept], spec.label[kept])
         size = batch.finished.bytes if batch.finished else batch.bytes
         weight = batch.weight if batch.weight is None or kept is None else batch.weight[kept]
-        shared = ring.leased < MAX_LEASES
-        memory = ring.lease(batch.slot, size)
+        if batch.group is not None:
+            slot, size = batch.group.slot, batch.group.bytes
+            memory = batch.group.lease(ring)
+            shared = batch.group.shared
+        else:
+            slot, shared = batch.slot, ring.leased < MAX_LEASES
+            memory = ring.lease(slot, size)
         if not shared:
             self.clock.counts["copies"] += 1
-        pin = partial(ring.pin, batch.slot, size)
+        pin = partial(ring.pin, slot, size)
         events = len(batch.spec)
         return Delivery(spec, memory, batch.finished, kept, shared, pin, events, batch.counts, weight)
+
+    def give_back(self, batch: _Batch) -> None:
+        """Free the slot of a batch that is not delivered."""
+        if batch.group is not None:
+            batch.group.drop(self._pool.ring)
+        elif batch.slot >= 0:
+            self._pool.ring.release(batch.slot)
 
     # ---- replies ---------------------------------------------------------------------------------------------------
 
@@ -384,6 +461,23 @@ class Stream:
         batch.failures.update(finished.failures)
         batch.finished = finished
         batch.ready = True
+        return []
+
+    def recall_done(self, task: _Task, recalled: Recalled) -> list[_Task]:
+        """Take note of batches that came from the cache together; returns what is to be done again."""
+        assert self.cache is not None
+        self.clock.add_read(recalled.costs)
+        self.cache.take(None, recalled.damaged)
+        group = task.batches[0].group
+        assert group is not None
+        if recalled.damaged:  # each alone, with what is damaged known to be missing
+            self._pool.ring.release(group.slot)
+            for batch in task.batches:
+                batch.group = None
+            return [self._recall(batch) for batch in task.batches]
+        group.bytes = max(finished.bytes for finished in recalled.finished)
+        for batch, finished in zip(task.batches, recalled.finished):
+            self.finish_done(batch, finished)
         return []
 
     def failed(self, task: _Task, error: Exception) -> None:
@@ -481,7 +575,7 @@ class ReaderPool:
             return
         del self._closing[stream.number]
         for batch in stream.batches:
-            self.ring.release(batch.slot)
+            stream.give_back(batch)
         stream.batches.clear()
         if self._local is not None:
             self._local.drop_stream(stream.number)
@@ -536,6 +630,8 @@ class ReaderPool:
     def _reply(self, task: _Task, value: Any) -> list[_Task]:
         if task.method == "read":
             return task.stream.read_done(task, value)
+        if task.method == "recall_many":
+            return task.stream.recall_done(task, value)
         if task.method == "flush":
             if task.stream.cache is not None:
                 task.stream.cache.take(value, [])
@@ -581,7 +677,7 @@ class ReaderPool:
         if stream.cache is not None and stream.cache.store.memory is not None:
             calls += _memory_calls(stream.cache.store.memory, stream.cache.store.key, stream.fills_cache, grants)
         some = task.argument.file
-        if isinstance(task.argument, Recall) and stream.cache is not None:
+        if isinstance(task.argument, Recall | RecallMany) and stream.cache is not None:
             feed, part = stream.cache, task.argument.part
             some = some[part == MISSING]
             told = parts.setdefault(feed.store.key, set())

@@ -31,7 +31,7 @@ from hepfeed.parts.table import CacheTable
 from hepfeed.parts.writer import PartsWritten
 from hepfeed.ring import RingView
 from hepfeed.source_reader import SourceReader, row_addresses
-from hepfeed.tasks import MISSING, Finish, Finished, Flush, Read, ReadDone, Recall
+from hepfeed.tasks import MISSING, Finish, Finished, Flush, Read, ReadDone, Recall, Recalled, RecallMany
 from hepfeed.tensors import Batch, Structured, concatenate, take
 
 if TYPE_CHECKING:  # what the steps need is imported where a pipeline comes
@@ -271,7 +271,14 @@ class Reader:
         return pipeline
 
     def _process(
-        self, form: StreamForm, task: Finish | Recall, batch: Batch, event: Ints, run: Run, again: Callable[[], Batch]
+        self,
+        form: StreamForm,
+        task: Finish | Recall,
+        batch: Batch,
+        event: Ints,
+        run: Run,
+        again: Callable[[], Batch],
+        part: bool = False,
     ) -> tuple[Batch, list[tuple[int, HepfeedError]]]:
         """Run steps; where they raise, on each event alone to find which.
 
@@ -282,6 +289,7 @@ class Reader:
             event: ``(n, 2)`` file and row of its events.
             run: Applies the steps.
             again: Returns the arrays once more: a function may have changed its batch in place.
+            part: Whether these are some events of a batch, all of which may be left out.
         """
         draws = Draws(form.seed, task.epoch, task.index, event)
         try:
@@ -301,6 +309,8 @@ class Reader:
                 if not form.skip_errors:
                     raise failure from error
                 bad.append((i, failure))
+        if bad and not good and part:
+            return {}, bad
         if not bad or not good:  # it raises for the batch as a whole
             file, row = event[0].tolist() if len(event) else (int(task.file[0]), None)
             raise process_error(first, self._sources.path(form.catalog, file), row) from first
@@ -335,6 +345,48 @@ class Reader:
         if fetched.damaged:
             return Finished([], {}, {}, {}, 0, 0, [], damaged=fetched.damaged, again=True)
         batch, failed = self._completed(form, task, fetched)
+        finished = self._after_cache(form, task, batch, failed, slot, arena.used)
+        finished.costs = fetched.costs
+        finished.written = self._caches.report(form)
+        finished.total_ns = time.perf_counter_ns() - begun - int(fetched.costs.sum() - fetched.costs[3])
+        return finished
+
+    def recall_many(self, task: RecallMany) -> Recalled:
+        """Read several batches from the cache, and run the steps behind it on each."""
+        begun = time.perf_counter_ns()
+        form = self._streams[task.stream]
+        slot = self._slot(task.slot, task.size)
+        arena = _Arena(slot)
+        whole = task.whole
+        fetched = self._caches.fetch(form, whole, arena.allocate, task.bounds)
+        if fetched.bad.any():
+            return Recalled([], fetched.damaged, fetched.costs)
+        identity = {"event": arena.allocate("<i8", (len(task.row), 2))}
+        np.stack([task.file, task.row], 1, out=identity["event"])
+        if task.weight is not None:
+            identity["weight"] = arena.allocate("<f4", (len(task.row),))
+            identity["weight"][:] = task.weight
+        finished: list[Finished] = []
+        used = arena.used
+        spent = int(fetched.costs.sum() - fetched.costs[3])
+        for low, high, arrays, one in zip(task.bounds, task.bounds[1:], fetched.pieces, task.batches()):
+            batch = {**arrays, **{name: values[low:high] for name, values in identity.items()}}
+            finished.append(self._after_cache(form, one, batch, [], slot, used))
+            used = finished[-1].bytes
+            finished[-1].total_ns = time.perf_counter_ns() - begun - spent
+            begun, spent = time.perf_counter_ns(), 0
+        return Recalled(finished, [], fetched.costs)
+
+    def _after_cache(
+        self,
+        form: StreamForm,
+        task: Recall,
+        batch: Batch,
+        failed: list[tuple[int, HepfeedError]],
+        slot: NDArray[np.uint8],
+        used: int,
+    ) -> Finished:
+        """Run the steps behind the cache point on a batch, and leave its tensors in the slot."""
         pipeline = self._pipeline(task.stream)
         left = len(batch["event"])
         if pipeline.cached < len(pipeline) and left:
@@ -347,12 +399,9 @@ class Reader:
             batch, more = self._process(form, task, batch, event, pipeline.after_cache, again)
             failed += [(int(_places(task, event[i : i + 1])[0]), error) for i, error in more]
             left = len(batch.get("event", event))
-        finished = self._place(task.slot, slot, batch, arena.used)
+        finished = self._place(task.slot, slot, batch, used)
         finished.failures = failed
         finished.removed = max(0, len(task.row) - len(failed) - left)
-        finished.damaged, finished.costs = fetched.damaged, fetched.costs
-        finished.written = self._caches.report(form)
-        finished.total_ns = time.perf_counter_ns() - begun - int(fetched.costs.sum() - fetched.costs[3])
         return finished
 
     def _completed(
@@ -387,7 +436,9 @@ class Reader:
         here = here[kept]
         event = source["event"]
         run = self._before_cache(form, task.stream, event, np.full(len(here), task.fill))
-        made, wrong = self._process(form, task, source, event, run, lambda: self._from_source(form, task, here)[0])
+        made, wrong = self._process(
+            form, task, source, event, run, lambda: self._from_source(form, task, here)[0], part=True
+        )
         return made, failed + [(int(here[i]), error) for i, error in wrong]
 
     def _before_cache(self, form: StreamForm, stream: int, event: Ints, fresh: NDArray[np.bool_]) -> Run:
@@ -438,7 +489,7 @@ class Reader:
         places: dict[tuple[int, int], int] = {}  # arrays that occur twice, as sites do in kernel maps, lie there once
         for name, value in result.items():
             if isinstance(value, Structured):
-                finished.structures[name] = value.map(lambda array: np.empty(0, array.dtype))
+                finished.structures[name] = value.without_arrays()
                 parts = value.arrays()
             else:
                 array = value if isinstance(value, np.ndarray) else _as_array(value)

@@ -14,7 +14,7 @@ from hepfeed.errors import HepfeedError
 from hepfeed.parts.writer import PartsWritten
 from hepfeed.tensors import Batch, Structured
 
-__all__ = ["MISSING", "REMOVED", "Finish", "Finished", "Flush", "Read", "ReadDone", "Recall"]
+__all__ = ["MISSING", "REMOVED", "Finish", "Finished", "Flush", "Read", "ReadDone", "Recall", "RecallMany", "Recalled"]
 
 Ints = NDArray[np.int64]
 
@@ -74,6 +74,88 @@ class Recall:
 
 
 @dataclass(frozen=True)
+class RecallMany:
+    """Batches of events that the cache has, one after another in one slot.
+
+    Attributes:
+        index: Of each batch in its epoch.
+        bounds: ``(batches + 1,)`` where each batch begins.
+        numbers: ``(5 + 2 paths, n)``: file, row, label, part and row in it; then first row and number of rows of each
+            event in its part, for each of ``paths``.
+        paths: Of offsets.
+        size: Bytes of the slot that they take.
+    """
+
+    stream: int
+    slot: int
+    epoch: int
+    index: tuple[int, ...]
+    bounds: tuple[int, ...]
+    numbers: Ints
+    paths: tuple[str, ...]
+    weight: NDArray[np.float32] | None
+    size: int
+
+    @property
+    def file(self) -> Ints:
+        """Files of the events."""
+        return self.numbers[0]
+
+    @property
+    def row(self) -> Ints:
+        """Their rows."""
+        return self.numbers[1]
+
+    @property
+    def part(self) -> Ints:
+        """Their parts; none is missing."""
+        return self.numbers[3]
+
+    @property
+    def whole(self) -> Recall:
+        """All of it as if it were one batch."""
+        return self._some(self.index[0], 0, self.numbers.shape[1])
+
+    def batches(self) -> list[Recall]:
+        """Return the batches one by one."""
+        pieces = zip(self.index, self.bounds, self.bounds[1:])
+        return [self._some(index, low, high) for index, low, high in pieces]
+
+    def _some(self, index: int, low: int, high: int) -> Recall:
+        file, row, label, part, at, *runs = self.numbers[:, low:high]
+        return Recall(
+            self.stream,
+            self.slot,
+            self.epoch,
+            index,
+            file,
+            row,
+            label,
+            None if self.weight is None else self.weight[low:high],
+            part,
+            at,
+            {path: (runs[2 * i], runs[2 * i + 1]) for i, path in enumerate(self.paths)},
+            self.size,
+            False,
+        )
+
+
+@dataclass
+class Recalled:
+    """The batches of a :class:`RecallMany`.
+
+    Attributes:
+        finished: One for each.
+        damaged: As in :class:`Finished`; then there are no batches, and each is to be asked for alone.
+        costs: Of reading, as :data:`hepfeed._core.Costs`.
+    """
+
+    finished: list[Finished]
+    damaged: list[tuple[int, int]]
+    costs: Ints
+
+
+@dataclass(frozen=True)
 class Flush:
     """Write to the cache what a reader has collected for it."""
 
@@ -116,8 +198,9 @@ class Finished:
         """Return the batch in the bytes of its slot, each array as ``convert`` makes it."""
         parts: dict[str, dict[str, Any]] = {}
         for (name, part), (dtype, shape, at) in self.tensors.items():
-            size = math.prod(shape) * np.dtype(dtype).itemsize
-            parts.setdefault(name, {})[part] = convert(memory[at : at + size].view(dtype).reshape(shape))
+            # No data lie at the end of the slot, so that an empty array could not begin there.
+            array = np.ndarray(shape, dtype, memory, at) if math.prod(shape) else np.empty(shape, dtype)
+            parts.setdefault(name, {})[part] = convert(array)
         found: Batch = {}
         for name in self.names:
             if name in self.structures:

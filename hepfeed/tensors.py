@@ -43,6 +43,8 @@ class Structured:
 
     def with_arrays(self: _Self, arrays: dict[str, Array]) -> _Self:
         """Return the same with other arrays, named as in :meth:`arrays`."""
+        if not any("." in name for name in arrays):
+            return type(self)(**{**vars(self), **arrays})
         inside: dict[tuple[str, int], dict[str, Array]] = {}
         changed: dict[str, Any] = dict(vars(self))
         for name, array in arrays.items():
@@ -56,6 +58,15 @@ class Structured:
             parts = enumerate(getattr(self, outer))
             changed[outer] = tuple(part.with_arrays(inside.get((outer, i), {})) for i, part in parts)
         return type(self)(**changed)
+
+    def without_arrays(self: _Self) -> _Self:
+        """Return the same with nothing in the place of its arrays, to send it without them."""
+        if any(
+            isinstance(value, tuple) and any(isinstance(part, Structured) for part in value)
+            for value in vars(self).values()
+        ):
+            return self.map(lambda array: np.empty(0, array.dtype))
+        return type(self)(**{name: None if hasattr(value, "dtype") else value for name, value in vars(self).items()})
 
     def to(self: _Self, *args: Any, **options: Any) -> _Self:
         """Return the same on another device; arguments as of ``torch.Tensor.to``, a dtype for floating point only."""

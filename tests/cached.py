@@ -93,7 +93,7 @@ def all_bits(batches):
 def epochs(spec, count=1, *, batch_size=16, readers=0, shuffle=True, seed=7, transform=None, dataset=None, **options):
     """Return the contents of some epochs, each from :func:`contents`."""
     made = hf.EventDataset(spec, transform=transform, **(dataset or {}))
-    options = {"persistent_workers": True, **options} if readers else options
+    options = {"persistent_workers": "pool" not in options, **options} if readers else options
     with hf.DataLoader(made, batch_size, shuffle, num_workers=readers, seed=seed, **options) as loader:
         return [contents(loader) for _ in range(count)]
 

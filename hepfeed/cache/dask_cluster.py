@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
@@ -33,7 +34,7 @@ def call_on_dask(
         ReaderError: Workers died.
     """
     try:
-        import distributed
+        distributed: Any = importlib.import_module("distributed")
     except ImportError as error:
         raise ProcessError("dask.distributed is not installed: pip install 'hepfeed[dask]'") from error
     call = resolve(function)
@@ -52,10 +53,10 @@ def call_on_dask(
                     given += 1
                 future = next(running)
                 place = places.pop(future.key)
-                error = future.exception()
-                if isinstance(error, distributed.scheduler.KilledWorker):
-                    error = ReaderError(f"workers of the dask cluster died ({error}): give them more memory")
-                yield (place, True, future.result()) if error is None else (place, False, error)
+                failure = future.exception()
+                if isinstance(failure, distributed.scheduler.KilledWorker):
+                    failure = ReaderError(f"workers of the dask cluster died ({failure}): give them more memory")
+                yield (place, True, future.result()) if failure is None else (place, False, failure)
                 future.release()
         finally:
             client.cancel(running.futures, force=True)

@@ -22,6 +22,8 @@ from hepfeed.tasks import MISSING
 __all__ = ["CacheFeed"]
 
 Ints = NDArray[np.int64]
+_MOST_TOGETHER = 8
+_TOGETHER_BYTES = 24 << 20
 _FEW = 0.01  # of the events may be missing in an epoch from the cache: they are read one by one from their sources
 
 
@@ -153,6 +155,14 @@ class CacheFeed:
             size += self._sizes[path] * int(count.sum())
         return part, at, runs, size
 
+    def together(self, batch_size: int) -> int:
+        """Return how many batches a reader does at a time: some, where batches are small, to ask for them less often."""
+        contents = self.store.contents
+        events = max(1, int(contents.start[-1]))
+        sizes = slot_bytes(self.store.manifest.forms)
+        each = sizes[""] + sum(sizes[path] * total / events for path, total in contents.totals().items())
+        return int(max(1, min(_MOST_TOGETHER, _TOGETHER_BYTES // max(1, each * batch_size))))
+
     def parts(self, numbers: Iterable[int]) -> dict[int, tuple[Part, int]]:
         """Return parts and the number of their first block."""
         contents = self.store.contents
@@ -170,5 +180,9 @@ class CacheFeed:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """Key of the cache, and the directory that readers may write to; it is empty where they may not."""
-        return self.store.key, self.store.directory if self.store.locked else ""
+        """Key of the cache, and the directory that readers may write to; it is empty where they may not.
+
+        Without memory to write to they write only once this process has the right to, be it in the midst of an epoch.
+        """
+        may = self.store.locked or self.store.memory is None
+        return self.store.key, self.store.directory if may else ""

@@ -56,7 +56,7 @@ def not_writable(directory: str, error: OSError) -> HepfeedError:
     why = os.strerror(error.errno) if error.errno else str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return ResourceError(
-            f"no room for the cache in {directory!r} ({why}): make room, or name another directory; what it has is kept",
+            f"no room for the cache in {directory!r} ({why}): make room or name another directory; what it has is kept",
             file=directory,
         )
     return SourceError(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
 from typing import Literal
 
 from hepfeed.cache.feed import CacheFeed
-from hepfeed.cache.key import make_key
+from hepfeed.cache.key import CacheKey, make_key
 from hepfeed.cache.location import default_root
-from hepfeed.cache.store import CacheStore
-from hepfeed.errors import SourceError, SpecError
+from hepfeed.cache.manifest import Manifest
+from hepfeed.cache.store import CacheStore, cache_directory
+from hepfeed.errors import HepfeedError, SourceError, SpecError
 from hepfeed.index import EventIndex
 from hepfeed.pipeline import Pipeline
 
@@ -67,12 +69,31 @@ def open_cache(option: CacheOption, size: float | None, index: EventIndex, pipel
     limit = None if size is None or option == "ram" else int(size)
     if limit is None and automatic:
         limit = _free(root) // 2
-    key = make_key(index, pipeline)
+    key = _key(root, index, pipeline)
     store = CacheStore.open(root, key, index.files, index.selected, limit)
     feed = CacheFeed(store, index, required=not automatic, memory=_memory(size) if option == "ram" else 0)
     if feed.missing and not automatic:
         _need_writable(store.directory)
     return feed
+
+
+def _key(root: Path, index: EventIndex, pipeline: Pipeline) -> CacheKey:
+    """Return the key by which files are known in the caches that there are.
+
+    The files are read for their contents only where a cache knows its own so, and none knows them by path and time.
+    """
+    key = make_key(index, pipeline)
+    if os.path.isdir(cache_directory(os.fspath(root), key)):
+        return key
+    places = [root, *(entry for entry in root.iterdir() if entry.is_dir())] if root.is_dir() else []
+    for place in places:
+        with contextlib.suppress(HepfeedError):
+            there = Manifest.load(os.fspath(place))
+            if there is not None and there.key.made_of.get("identity") == "content":
+                by_content = make_key(index, pipeline, "content")
+                if by_content.digest == there.key.digest:
+                    return by_content
+    return key
 
 
 def _saves_work(index: EventIndex, pipeline: Pipeline) -> bool:

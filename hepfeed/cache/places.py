@@ -34,7 +34,8 @@ class Contents:
         self.removed: list[Ints] = []
         self.start: Ints = np.zeros(1, np.int64)
         self.first_block: Ints = np.zeros(1, np.int64)
-        self._edges: dict[str, Ints] = {}  # offsets of all parts, each with one number more than it has events
+        self._edges: dict[str, Ints] = {}
+        self._waiting: list[dict[str, Ints]] = []  # offsets of parts that are not among these yet
         self._known: dict[str, int] = {}
 
     def add(self, part: Part, directory: str, read: Callable[[str], Ints] | None = None) -> None:
@@ -52,17 +53,30 @@ class Contents:
         if read is None:
             read = partial(part.read, directory=directory)
         event, removed = read("event"), read(f"{BOOKS}/removed")
-        edges = {path: read(path) for path in part.stored if _is_edges(part, path)}
-        before = int(self.start[-1]) + len(self.parts)
-        for path in {*edges, *self._edges}:
-            old = self._edges.get(path, np.zeros(before, np.int64))
-            self._edges[path] = np.concatenate([old, edges.get(path, np.zeros(part.events + 1, np.int64))])
+        self._waiting.append({path: read(path) for path in part.stored if _is_edges(part, path)})
         self._known[part.name] = len(self.parts)
         self.parts.append(part)
         self.event.append(event)
         self.removed.append(removed)
         self.start = np.append(self.start, self.start[-1] + part.events)
         self.first_block = np.append(self.first_block, self.first_block[-1] + part.blocks)
+
+    def _offsets(self) -> dict[str, Ints]:
+        """Return the offsets of all parts, each with one number more than it has events."""
+        if self._waiting:
+            first = len(self.parts) - len(self._waiting)
+            sizes = [part.events + 1 for part in self.parts[first:]]
+            for path in {*self._edges, *(path for edges in self._waiting for path in edges)}:
+                old = self._edges.get(path, np.zeros(int(self.start[first]) + first, np.int64))
+                new = [edges.get(path, np.zeros(size, np.int64)) for edges, size in zip(self._waiting, sizes)]
+                self._edges[path] = np.concatenate([old, *new])
+            self._waiting.clear()
+        return self._edges
+
+    def totals(self) -> dict[str, int]:
+        """Return the number of rows of all events, by path of their offsets."""
+        last = self.start[1:] + np.arange(len(self.parts))
+        return {path: int(edges[last].sum()) for path, edges in self._offsets().items()}
 
     def number(self, name: str) -> int:
         """Return the number of a part."""
@@ -84,7 +98,7 @@ class Contents:
         if any_missing:
             part[missing], at[missing], edge[missing] = row[missing], -1, 0
         runs = {}
-        for path, edges in self._edges.items():
+        for path, edges in self._offsets().items():
             begin = edges[edge]
             count = edges[edge + 1] - begin
             if any_missing:
@@ -102,6 +116,7 @@ class Places:
 
     Attributes:
         row: ``(events,)`` row of each event of the index in the cache, :data:`MISSING` or :data:`REMOVED`.
+        missing: Number of events that the cache does not have.
     """
 
     def __init__(self, index: EventIndex) -> None:
@@ -109,6 +124,7 @@ class Places:
         self.row: Ints = np.full(len(index), MISSING, np.int64)
         self._parts = 0
         self._damaged: dict[int, set[int]] = {}  # blocks of each part
+        self.missing = len(index)
 
     def update(self, contents: Contents, damaged: Iterable[tuple[int, int]] = ()) -> None:
         """Take in parts that are new, and blocks that turned out to be damaged."""
@@ -121,6 +137,7 @@ class Places:
         for number in range(0 if new else self._parts, len(contents.parts)):
             self._add(contents, number)
         self._parts = len(contents.parts)
+        self.missing = int((self.row == MISSING).sum())
 
     def _add(self, contents: Contents, number: int) -> None:
         """Take in what is right of a part; an event that two writers wrote is taken from the first."""
@@ -133,11 +150,6 @@ class Places:
         self.row[place[here]] = contents.start[number] + here
         gone = self._index.find(contents.removed[number])
         self.row[gone[gone >= 0]] = REMOVED
-
-    @property
-    def missing(self) -> int:
-        """Number of events that the cache does not have."""
-        return int((self.row == MISSING).sum())
 
 
 def _rows_of(part: Part, block: int) -> tuple[int, int]:

@@ -30,11 +30,11 @@ def part_sums(part: Part, directory: str, forms: Iterable[ArrayForm]) -> Sums:
     for form in forms:
         if form.kind == "graph" or np.dtype(form.dtype).kind == "c":
             continue
-        as_rows = form.kind == "dense" and form.name in part.columns
-        values = part.read(form.name if as_rows else f"{form.name}/values", directory)
+        as_rows = form.kind == "dense" and form.path in part.columns
+        values = part.read(form.path if as_rows else f"{form.path}/values", directory)
         places = values.size
         if form.kind == "padded":
-            values = values[part.read(f"{form.name}/mask", directory).view(bool)]
+            values = values[part.read(f"{form.path}/mask", directory).view(bool)]
             places = values.size
         elif form.kind == "sparse":
             places = part.events * int(np.prod((*form.grid, *form.shape), dtype=np.int64))
@@ -89,7 +89,7 @@ def _sums(values: NDArray[Any]) -> tuple[Moments, int, int]:
     total, zeros, nonfinite = Moments.of(np.empty(0)), 0, 0
     for first in range(0, len(values), _CHUNK):
         some = values[first : first + _CHUNK]
-        active = np.count_nonzero(some)
+        active = int(np.count_nonzero(some))
         zeros += len(some) - active
         chosen = some if active == len(some) else some[some != 0]
         if some.dtype.kind == "f" and not np.isfinite(chosen).all():

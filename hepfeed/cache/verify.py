@@ -177,8 +177,8 @@ def _count(stock: Inventory, found: Verification) -> None:
     if twice := int((times > 1).sum()):
         first = divmod(int(numbers[times > 1][0]), base)
         found.faults.append(
-            f"{twice:,} events are there more than once, e.g. event {first[1]} of file {first[0]}: a build deletes parts"
-            " that add nothing"
+            f"{twice:,} events are there more than once, e.g. event {first[1]} of file {first[0]}: a build deletes"
+            " parts that add nothing"
         )
     if stock.manifest is None:
         return

@@ -16,6 +16,8 @@ A part holds some hundreds or thousands of processed events, in any order.  With
         part["voxels"]           # sparse sites: group with "coords", "values" (total, channels), "offsets" and "shape"
         part["graph"]            # group with "edges" (total, 2) int32 within the event, "offsets", and "nodes" (n + 1,)
 
+A key such as ``"event/weight"``, beside an array ``"event"``, lies in ``"event.weight"``.
+
 Keys keep their dtype.  Whether an image is a data set or a group is chosen for each part by its occupancy.  The group
 ``_cache`` has ``checksums (blocks, columns) uint64``: xxh3 of the bytes that each block of ``block_events`` events has
 in each of its ``columns``; and ``removed (m, 2)``, events that the steps took out.  All data sets that tell where

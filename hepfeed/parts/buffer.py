@@ -69,10 +69,9 @@ class EventBuffer:
             self.bytes += count.nbytes
         self.counted_by.update(columns.counted_by)
 
-    def shape_of(self, name: str) -> tuple[int, ...]:
+    def shape_of(self, form: ArrayForm) -> tuple[int, ...]:
         """Return the shape that a group's coords count in; empty where it has none."""
-        form = next(form for form in self.forms if form.name == name)
-        return form.grid or (form.shape if f"{name}/coords" in self.rows else ())
+        return form.grid or (form.shape if f"{form.path}/coords" in self.rows else ())
 
     def offsets(self) -> dict[str, Ints]:
         """Return where each event's rows begin, ``(events + 1,)`` by path."""

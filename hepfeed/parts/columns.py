@@ -46,7 +46,7 @@ def choose_storage(form: ArrayForm, value: Any) -> Storage:
 
 def encode(form: ArrayForm, value: Any, storage: Storage) -> EventColumns:
     """Return the columns of one array, in memory of their own."""
-    name = form.name
+    name = form.path
     if form.kind == "dense" and storage == "rows":
         return EventColumns({name: np.array(value, form.dtype, order="C")}, {}, {name: ""})
     offsets = f"{name}/offsets"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +29,7 @@ class ArrayForm:
         dtype: NumPy code; of sparse arrays that of their features.
         shape: Of one event; of jagged arrays, of a row; of padded ones, of the values; of sparse ones ``(channels,)``.
         grid: Spatial shape of sparse arrays.
+        stored_as: Path in a part, where that is not the name.
     """
 
     name: str
@@ -35,6 +37,12 @@ class ArrayForm:
     dtype: str
     shape: tuple[int, ...]
     grid: tuple[int, ...] = ()
+    stored_as: str = ""
+
+    @property
+    def path(self) -> str:
+        """Path of its data set or group in a part."""
+        return self.stored_as or self.name
 
     @property
     def items(self) -> int:
@@ -70,7 +78,18 @@ def forms_of(batch: Batch) -> tuple[ArrayForm, ...]:
     if "event" not in batch:
         raise ProcessError("the steps before the cache point leave out 'event', which says what each row is")
     events = len(batch["event"])
-    return tuple(_form_of(name, value, events) for name, value in batch.items() if name not in NOT_CACHED)
+    forms = [_form_of(name, value, events) for name, value in batch.items() if name not in NOT_CACHED]
+    return tuple(replace(form, stored_as=_other_path(form.name, batch)) for form in forms)
+
+
+def _other_path(name: str, names: Collection[str]) -> str:
+    """Return where an array lies that can't have its name as its path, since what would be its group is an array."""
+    if not any(name.startswith(f"{other}/") for other in names):
+        return ""
+    path = name.replace("/", ".")
+    while path in names:
+        path += "."
+    return path
 
 
 def _form_of(name: str, value: Any, events: int) -> ArrayForm:

@@ -7,8 +7,9 @@ import os
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -39,12 +40,14 @@ class Fetched:
 
     Attributes:
         batch: The arrays of all events but the bad ones.
+        pieces: The same cut into batches, where that was asked for.
         bad: ``(n,)`` which events could not be read.
         damaged: ``(part, block)`` whose checksum is wrong, or that can't be read; block -1 is a whole part.
         costs: As :data:`hepfeed._core.Costs`.
     """
 
     batch: Batch
+    pieces: list[Batch]
     bad: NDArray[np.bool_]
     damaged: list[tuple[int, int]]
     costs: Ints
@@ -127,7 +130,13 @@ class PartReader:
         self._caches.clear()
 
     def fetch(
-        self, key: str, part: Ints, at: Ints, runs: Mapping[str, tuple[Ints, Ints]], allocate: Allocate
+        self,
+        key: str,
+        part: Ints,
+        at: Ints,
+        runs: Mapping[str, tuple[Ints, Ints]],
+        allocate: Allocate,
+        bounds: Sequence[int] = (),
     ) -> Fetched:
         """Read events.
 
@@ -137,6 +146,8 @@ class PartReader:
             at: ``(n,)`` row in it.
             runs: First row and number of rows of each event, ``(n,)``, by path of the offsets.
             allocate: Makes an array of a dtype and shape, for the batch.
+            bounds: Where batches begin that are read as one: sparse sites have the number of their event in its batch.
+                If an event can't be read, nothing is.
         """
         begun = time.perf_counter_ns()
         cache = self._caches[key]
@@ -145,20 +156,30 @@ class PartReader:
         damaged += self._verify(cache, part, at, bad)
         checked = time.perf_counter_ns()
         costs = np.array([checked - begun, 0, 0, 0, 0, 0], np.int64)
-        while True:
+        batch: Batch = {}
+        while not (bounds and bad.any()):
             here = np.flatnonzero(~bad)
-            whole = len(here) == len(part)
-            some = runs if whole else {path: (start[here], count[here]) for path, (start, count) in runs.items()}
+            if not len(here):
+                batch = {form.name: _no_events(form, allocate) for form in cache.table.forms}
+                break
             guarded = self._guarded and cache.table.mapped
-            job = _Fetch(cache, part[here], at[here], some, descriptor, guarded, allocate)
-            batch: Batch = {form.name: job.array(form) for form in cache.table.forms}
+            if len(here) < len(part):
+                some = {path: (start[here], count[here]) for path, (start, count) in runs.items()}
+                job = _Fetch(cache, part[here], at[here], some, descriptor, guarded, allocate, ())
+            else:
+                job = _Fetch(cache, part, at, runs, descriptor, guarded, allocate, bounds)
+            batch = {form.name: job.array(form) for form in cache.table.forms}
             costs[3] += job.bytes
             if not job.lost.any():
                 break
             damaged += job.lost_blocks()
             bad[here[job.lost]] = True
         costs[2] = time.perf_counter_ns() - checked
-        return Fetched(batch, bad, sorted(set(damaged)), costs)
+        pieces: list[Batch] = []
+        if bounds and batch:
+            cut = {form.name: job.cut(form, batch[form.name]) for form in cache.table.forms}
+            pieces = [dict(zip(cut, arrays)) for arrays in zip(*cut.values())]
+        return Fetched(batch, pieces, bad, sorted(set(damaged)), costs)
 
     # ---- files -----------------------------------------------------------------------------------------------------
 
@@ -261,7 +282,8 @@ class PartReader:
         try:
             for path, sum_ in zip(part.columns, expected.tolist()):
                 low, high = cache.edges[number, path][block : block + 2].tolist()
-                data = _read(descriptor, part.stored[path].offset + low, high - low)
+                # A data set without rows has no place in the file.
+                data = _read(descriptor, part.stored[path].offset + low, high - low) if high > low else b""
                 if len(data) != high - low or xxhash.xxh3_64_intdigest(data) != sum_:
                     return False
         except OSError:
@@ -283,8 +305,10 @@ class _Fetch:
         descriptor: NDArray[np.int32] | None,
         guarded: bool,
         allocate: Allocate,
+        bounds: Sequence[int],
     ) -> None:
         self._cache = cache
+        self._bounds = bounds or (0, len(part))
         self._part, self._at, self._runs = part, at, runs
         self._descriptor = None if descriptor is None else descriptor[part]
         self._guarded = guarded
@@ -298,11 +322,30 @@ class _Fetch:
         blocks = self._at[lost] // self._cache.block_events[self._part[lost]]
         return sorted(set(zip(self._part[lost].tolist(), blocks.tolist())))
 
+    def cut(self, form: ArrayForm, value: Any) -> list[Any]:
+        """Cut an array into batches, which are views of it."""
+        if form.kind == "dense":
+            return [value[low:high] for low, high in pairwise(self._bounds)]
+        if form.kind == "padded":
+            return [Padded(value.values[low:high], value.mask[low:high]) for low, high in pairwise(self._bounds)]
+        if form.kind == "graph":
+            return [value.take(np.arange(low, high)) for low, high in pairwise(self._bounds)]
+        _, counts = self._runs[f"{form.path}/offsets"]
+        first = offsets_of(counts)
+        pieces: list[Any] = []
+        for low, high in pairwise(self._bounds):
+            rows = slice(int(first[low]), int(first[high]))
+            if form.kind == "sparse":
+                pieces.append(Sparse(value.features[rows], value.indices[rows], form.grid, high - low))
+            else:
+                pieces.append(Jagged(value.values[rows], first[low : high + 1] - first[low]))
+        return pieces
+
     def array(self, form: ArrayForm) -> Any:
         """Read one array of the batch."""
         if form.kind == "dense":
             return self._dense(form)
-        name, events = form.name, len(self._part)
+        name, events = form.path, len(self._part)
         if form.kind == "padded":
             values = self._allocate(form.dtype, (events, *form.shape))
             mask = self._allocate("|b1", (events, *form.shape[:1]))
@@ -335,33 +378,38 @@ class _Fetch:
         return offsets
 
     def _sites(self, form: ArrayForm, indices: NDArray[Any], counts: Ints) -> None:
-        path = f"{form.name}/coords"
-        cells, _memory = self._columns(path, f"{form.name}/offsets")
+        path = f"{form.path}/coords"
+        cells, _memory = self._columns(path, f"{form.path}/offsets")
         width = self._cache.columns[path].row_bytes
         guarded = self._guarded and self._descriptor is None
-        self._fault(_cache.unravel(cells, counts, form.grid, width, indices.ctypes.data, 0, guarded), slice(None))
+        address = indices.ctypes.data
+        for low, high in pairwise(self._bounds):
+            some = slice(low, high)
+            faults = _cache.unravel(cells[some], counts[some], form.grid, width, address, 0, guarded)
+            self._fault(faults, some)
+            address += int(counts[some].sum()) * indices.strides[0]
 
     def _dense(self, form: ArrayForm) -> NDArray[Any]:
         """Read a dense array, of which some parts keep rows and some cells."""
         made = self._allocate(form.dtype, (len(self._part), *form.shape))
-        if f"{form.name}/coords" not in self._cache.columns:
-            self._rows(form.name, made)
+        if f"{form.path}/coords" not in self._cache.columns:
+            self._rows(form.path, made)
             return made
-        as_cells = self._cache.columns[f"{form.name}/coords"].offset[self._part] >= 0
+        as_cells = self._cache.columns[f"{form.path}/coords"].offset[self._part] >= 0
         if as_cells.all():
             self._images(form, made, slice(None))
         else:
             self._images(form, made, np.flatnonzero(as_cells))
             here = np.flatnonzero(~as_cells)
             place = (here * form.row_bytes).astype(np.uint64)
-            self._runs_of(form.name, here, self._at[here], np.full(len(here), form.row_bytes), place, made)
+            self._runs_of(form.path, here, self._at[here], np.full(len(here), form.row_bytes), place, made)
         return made
 
     def _images(self, form: ArrayForm, made: NDArray[Any], here: Any) -> None:
-        path = f"{form.name}/offsets"
+        path = f"{form.path}/offsets"
         counts = self._runs[path][1][here]
-        cells, _cells_memory = self._columns(f"{form.name}/coords", path, here)
-        values, _values_memory = self._columns(f"{form.name}/values", path, here)
+        cells, _cells_memory = self._columns(f"{form.path}/coords", path, here)
+        values, _values_memory = self._columns(f"{form.path}/values", path, here)
         step = np.arange(len(made), dtype=np.uint64)[here] * np.uint64(form.row_bytes)
         images = np.uint64(made.ctypes.data) + step
         width, item = cell_type(form.items).itemsize, np.dtype(form.dtype).itemsize
@@ -426,6 +474,19 @@ class _Fetch:
             self.lost[np.arange(len(self._part))[here][faults != 0]] = True
 
 
+def _no_events(form: ArrayForm, allocate: Allocate) -> Any:
+    """Return an array of no events; perhaps no part is known yet that says where it lies."""
+    values = allocate(form.dtype, (0, *form.shape))
+    offsets = np.zeros(1, np.int64)
+    if form.kind == "padded":
+        return Padded(values, allocate("|b1", (0, *form.shape[:1])))
+    if form.kind == "sparse":
+        return Sparse(values, allocate("<i4", (0, 1 + len(form.grid))), form.grid, 0)
+    if form.kind == "jagged":
+        return Jagged(values, offsets)
+    return Graph(np.empty((2, 0), np.int64), offsets, offsets.copy()) if form.kind == "graph" else values
+
+
 def slot_bytes(forms: tuple[ArrayForm, ...]) -> dict[str, int]:
     """Return how many bytes of a slot a batch takes at most.
 
@@ -438,12 +499,12 @@ def slot_bytes(forms: tuple[ArrayForm, ...]) -> dict[str, int]:
         sizes["aligned"] += arrays * aligned(1) + 2 * 8
         if form.kind in ("dense", "padded"):
             sizes[""] += form.row_bytes + (form.shape[0] if form.kind == "padded" else 0)
-            path = f"{form.name}/offsets"  # of images that are kept as cells
+            path = f"{form.path}/offsets"  # of images that are kept as cells
             sizes[path] = 0
             continue
         sizes[""] += 2 * 8
-        sizes[f"{form.name}/nodes"] = 0
-        sizes[f"{form.name}/offsets"] = form.row_bytes + 4 * (1 + len(form.grid)) * (form.kind == "sparse")
+        sizes[f"{form.path}/nodes"] = 0
+        sizes[f"{form.path}/offsets"] = form.row_bytes + 4 * (1 + len(form.grid)) * (form.kind == "sparse")
     return sizes
 
 

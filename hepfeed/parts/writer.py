@@ -235,8 +235,8 @@ def _lay_out(
             offset = node.id.get_offset()
             places[dataset] = Stored(-1 if offset is None else offset, first.dtype.str, shape, sum_)
         for form in buffer.forms:
-            if form.name in f and (shape := buffer.shape_of(form.name)):
-                f[form.name].attrs["shape"] = shape
+            if form.path in f and (shape := buffer.shape_of(form)):
+                f[form.path].attrs["shape"] = shape
         books = f[BOOKS]
         books.attrs["format"] = FORMAT
         books.attrs["key"] = key
