@@ -46,13 +46,14 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     A batch lies in shared memory until the last tensor or view of it dies; a batch that is kept never changes.  The
     loader needs ``max(2 x batches of a window, (prefetch_factor + 1) x num_workers) + 3`` batches of shared memory.
+    From the cache up to 8 small batches share a slot, and it takes up to 2 slots a reader and 3 more.
 
     Args:
         dataset: The events.
         batch_size: Events of a batch.
-        shuffle: True: the order that suits the files (see ``Filler``, order ``"auto"``).  ``"full"``, ``"window"``:
-            that order.  ``"mixed"``: classes mixed by their rates, files in their order.  False: the order of the
-            dataset; rates are not used.
+        shuffle: True: the order that suits the files (see ``Filler``, order ``"auto"``); epochs after the first that
+            come from the cache are full permutations.  ``"full"``, ``"window"``: that order.  ``"mixed"``: classes mixed
+            by their rates, files in their order.  False: the order of the dataset; rates are not used.
         sampler: As in torch.
         batch_sampler: As in torch.
         num_workers: Reader processes; 0 reads in this one.  They start by exec, whatever ``multiprocessing_context``
@@ -360,7 +361,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     def _together(self) -> int:
         assert self._cache is not None
         assert self.batch_size is not None
-        return self._cache.together(self.batch_size)
+        together: int = self._cache.together(self.batch_size)
+        return together
 
     def _open_cache(self) -> None:
         """Look at what the cache has now, and take the right to write what it lacks."""

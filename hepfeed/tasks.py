@@ -99,17 +99,20 @@ class RecallMany:
     @property
     def file(self) -> Ints:
         """Files of the events."""
-        return self.numbers[0]
+        line: Ints = self.numbers[0]
+        return line
 
     @property
     def row(self) -> Ints:
         """Their rows."""
-        return self.numbers[1]
+        line: Ints = self.numbers[1]
+        return line
 
     @property
     def part(self) -> Ints:
         """Their parts; none is missing."""
-        return self.numbers[3]
+        line: Ints = self.numbers[3]
+        return line
 
     @property
     def whole(self) -> Recall:

@@ -156,7 +156,7 @@ class CacheFeed:
         return part, at, runs, size
 
     def together(self, batch_size: int) -> int:
-        """Return how many batches a reader does at a time: some, where batches are small, to ask for them less often."""
+        """Return how many batches a reader does at a time: several where they are small, to ask less often."""
         contents = self.store.contents
         events = max(1, int(contents.start[-1]))
         sizes = slot_bytes(self.store.manifest.forms)
