@@ -4,7 +4,7 @@ The set is LCD-like: gzip-4, four classes, ECAL 25 x 25 x 25 and HCAL 5 x 5 x 60
 128, shuffled and mixed.  Each side is verified event by event before it is timed; the sides of a table alternate, and
 ratios are formed by round.  Tables are Markdown.
 
-    python benchmarks/bench_cache.py               # all tables; about 10 minutes
+    python benchmarks/bench_cache.py               # all tables; about 15 minutes
     python benchmarks/bench_cache.py --quick       # smaller set, one round
     python benchmarks/bench_cache.py --only cold   # one table; may be given several times
 
@@ -250,6 +250,7 @@ def rivals(bench: Bench) -> None:
     folder = bench.folder / "rivals"
     with bench.filled("densified", 2) as ours, bench.filled("dense", 2) as dense:
         verify(ours, rows)
+        verify(dense, bench.rows["dense"])
         best = np.inf
         for rival in open_rivals(rows, cells, folder, BATCH, 2):
             if isinstance(rival, str):

@@ -33,7 +33,6 @@ __all__ = ["BatchSpec", "Filler", "Order", "Window", "windows_of"]
 Order = Literal["auto", "full", "window", "mixed", "sequential"]
 Ints = NDArray[np.int64]
 
-_VERSION = 2  # of the order: a state that was taken with another one can't be resumed
 WINDOW_EVENTS = 2048
 _BLOCKS_PER_WINDOW = 4  # of each lane: fewer would leave neighbours together, more cost memory
 _PACKED_ROUNDS = 64  # padding of log-normal lengths (sigma 1) to the longest of a matched batch: 28 %; 16 rounds: 85 %
@@ -416,7 +415,7 @@ class Filler:
     def fingerprint(self) -> str:
         """Return 32 hexadecimal digits that change with anything that changes the order of events."""
         index = self.index
-        shape = (_VERSION, self.order, self.batch_size, self.window_batches, self.partitions)
+        shape = (self.order, self.batch_size, self.window_batches, self.partitions)
         draws = (self.seed, self._composition, self._exhausted, self.drop_last, self.skip, self.max_events)
         digest = xxhash.xxh3_128(repr((shape, draws, self._ranges, [s.block for s in index.sources])).encode())
         digest.update(index.rows.tobytes())
@@ -559,7 +558,6 @@ class Filler:
             lanes: Where the events come from.
         """
         n_rounds = len(counts)
-        shuffled = self.order in ("full", "window")
         events, units, rounds, turn = [], [], [], []
         kept: dict[int, Ints] = {}
         for number, lane in enumerate(lanes):
@@ -570,19 +568,20 @@ class Filler:
             events.append(some)
             units.append(unit)
             rounds.append(np.repeat(np.arange(n_rounds), counts[:, number]))
-            if not shuffled:  # the lanes are evenly mixed
-                turn += [(np.arange(n) + 0.5) / n for n in counts[:, number] if n]
+            turn += [(np.arange(n) + 0.5) / n for n in counts[:, number].tolist() if n]
             for u, positions in rest.items():
                 if self._packing is not None:
                     positions = positions[~self._packing.skipped(positions)]
                 if len(positions):
                     kept[u] = self.index.rows[positions]
         event, unit_of, round_of = np.concatenate(events), np.concatenate(units), np.concatenate(rounds)
-        if shuffled:
-            turn = [generator(self.seed, "batch", epoch, begin).random(len(event))]
-        order = np.lexsort((np.concatenate(turn), round_of))
+        order = np.lexsort((np.concatenate(turn), round_of))  # by round, the lanes evenly mixed
         event, unit_of, round_of = event[order], unit_of[order], round_of[order]
         bounds = np.searchsorted(round_of, np.arange(n_rounds + 1))
+        if self.order in ("full", "window"):
+            for i, (low, high) in enumerate(pairwise(bounds.tolist())):
+                shuffle = generator(self.seed, "batch", epoch, begin + i).permutation(high - low)
+                event[low:high], unit_of[low:high] = event[low:high][shuffle], unit_of[low:high][shuffle]
         return _Deal(event, unit_of, bounds, kept, 0)
 
     def _packed(self, packing: Packing, epoch: int, begin: int, deal: _Deal, last: bool) -> _Deal:

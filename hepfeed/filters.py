@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from hepfeed.code import code_of
 from hepfeed.errors import FilterError, HepfeedError, ProcessError
 from hepfeed.expression import Columns, Expression, look_up, spell
 
-__all__ = ["Filter", "code_of"]
+__all__ = ["Filter"]
 
 _FilterFunction: TypeAlias = Callable[[dict[str, NDArray[Any]]], NDArray[np.bool_]]
-
-
-def code_of(function: Callable[..., Any]) -> bytes:
-    """Return bytes that change with a function: its pickle, and its source where Python can find it."""
-    import cloudpickle
-
-    try:
-        source = inspect.getsource(function)
-    except (OSError, TypeError):
-        source = ""
-    return cast(bytes, cloudpickle.dumps(function)) + source.encode()
 
 
 @dataclass(frozen=True)

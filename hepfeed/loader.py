@@ -52,8 +52,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         dataset: The events.
         batch_size: Events of a batch.
         shuffle: True: the order that suits the files (see ``Filler``, order ``"auto"``); epochs after the first that
-            come from the cache are full permutations.  ``"full"``, ``"window"``: that order.  ``"mixed"``: classes mixed
-            by their rates, files in their order.  False: the order of the dataset; rates are not used.
+            come from the cache are full permutations.  ``"full"``, ``"window"``: that order.  ``"mixed"``: classes
+            mixed by their rates, files in their order.  False: the order of the dataset; rates are not used.
         sampler: As in torch.
         batch_sampler: As in torch.
         num_workers: Reader processes; 0 reads in this one.  They start by exec, whatever ``multiprocessing_context``

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from hepfeed.code import code_of
 from hepfeed.draws import Draws
 from hepfeed.errors import HepfeedError, ProcessError, SpecError, nearest
-from hepfeed.filters import code_of
 from hepfeed.spec_options import validate
 from hepfeed.transforms import STEPS, step_class
 from hepfeed.transforms.pointwise import fuse
@@ -97,6 +97,8 @@ class Pipeline:
             if isinstance(step, Step):
                 kind = type(step)
                 described.append([f"{kind.__module__}:{kind.__qualname__}", step.model_dump_json()])
+                if not kind.__module__.startswith("hepfeed."):  # a user's own step
+                    described[-1].append(xxhash.xxh3_128_hexdigest(code_of(kind.__call__)))
             else:
                 described.append([_named(step), xxhash.xxh3_128_hexdigest(code_of(step))])
         return described

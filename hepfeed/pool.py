@@ -7,6 +7,7 @@ another one; an event that kills its reader three times is an error.
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import time
@@ -38,7 +39,10 @@ __all__ = ["Delivery", "ReaderPool", "Stream"]
 MAX_LEASES = 3  # batches that the consumer may hold without copies: the present one, the last, and one on its way
 _MAX_ATTEMPTS = 3
 _TASKS_IN_HAND = 3  # of each reader: enough that it need not wait for the consumer
+_FLUSH_S = 30.0
 _READS_PER_READER = 3  # pieces of a window, for balance
+
+_logger = logging.getLogger("hepfeed")
 
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
@@ -167,6 +171,7 @@ class Stream:
         self.cache = cache
         self._recalls = recalls
         self._together = together
+        self._rounds = 0
         self.has_steps = form.pipeline != NO_PIPELINE or cache is not None
         self.closed = False
         self._pool_reference = weakref.ref(pool)  # the pool dies with its last user, though it knows its streams
@@ -215,8 +220,11 @@ class Stream:
     def _recall_tasks(self, window: Window) -> list[_Task]:
         """Make tasks of the batches of a window, and of the next ones where several are done at a time."""
         assert self.cache is not None
+        # The first batches of an epoch are asked for one by one, so that none waits for others.
+        self._rounds += 1
+        together = min(self._together, 1 << min(16, (self._rounds - 1) // max(1, self._pool.num_readers)))
         specs = list(window.batches)
-        while len(specs) < self._together and (more := self._peek()) is not None:
+        while len(specs) < together and (more := self._peek()) is not None:
             if more.batches[0].epoch != specs[0].epoch:
                 break
             specs += more.batches
@@ -224,10 +232,10 @@ class Stream:
         batches = [_Batch(spec, -1, {}, self._weight(spec), 0) for spec in specs]
         self.batches.extend(batches)
         tasks = []
-        for low in range(0, len(batches), self._together):
-            some = batches[low : low + self._together]
-            together = self._recall_many(some) if len(some) > 1 else None
-            tasks += [together] if together is not None else [self._recall(batch) for batch in some]
+        for low in range(0, len(batches), together):
+            some = batches[low : low + together]
+            task = self._recall_many(some) if len(some) > 1 else None
+            tasks += [task] if task is not None else [self._recall(batch) for batch in some]
         return tasks
 
     def _recall_many(self, batches: list[_Batch]) -> _Task | None:
@@ -644,11 +652,15 @@ class ReaderPool:
             if stream.number in self._local_known[0]:
                 self._reply(_Task(stream, "flush", Flush(stream.number), []), self._local.flush(Flush(stream.number)))
             return
-        for reader in list(self._readers):
+        for reader in self._readers:
             if stream.number in reader.streams:
                 self._send(reader, _Task(stream, "flush", Flush(stream.number), []))
+        deadline = time.monotonic() + _FLUSH_S
         while stream.outstanding:
             self.pump(1.0)
+            if time.monotonic() > deadline:  # what comes later is found in the cache's directory
+                _logger.warning("the disk is slow: the end of the cache is still being written")
+                return
 
     def _slot_for(self, cache: CacheFeed) -> int:
         """Return the slot that says which blocks of a cache were verified."""
@@ -730,6 +742,7 @@ class ReaderPool:
                 self._keeper.pop((task.stream.number, unit), None)
             for unit in task.argument.kept:
                 self._keeper[task.stream.number, unit] = reader
+        reader.fills = task.method != "flush" and (reader.fills or task.stream.fills_cache)
         self._tasks += 1
         reader.in_hand[self._tasks] = task
         task.stream.outstanding += 1
@@ -799,6 +812,7 @@ class _ReaderProcess:
         self.files: dict[str, set[int]] = {}
         self.parts: dict[str, set[int]] = {}
         self.grants: dict[str, set[int]] = {}  # slots that it may fill, by the key of the cache
+        self.fills = False  # whether it may have something to write to a cache
 
     def fileno(self) -> int:
         return self.worker.fileno()
@@ -844,7 +858,7 @@ def _died(task: _Task, code: int | None) -> ReaderError:
 def _close_all(readers: list[_ReaderProcess], ring: Ring, local: Reader | None, owner: int) -> None:
     for reader in readers:
         reader.worker.hang_up()
-    deadline = time.monotonic() + JOIN_TIMEOUT_S
+    deadline = time.monotonic() + (_FLUSH_S if any(reader.fills for reader in readers) else JOIN_TIMEOUT_S)
     for reader in readers:
         reader.worker.close(deadline - time.monotonic())
     readers.clear()

@@ -156,9 +156,7 @@ def test_what_steps_make_of_events_is_the_same_in_every_epoch(spec, tmp_path, na
 def test_events_that_steps_take_out_are_counted_and_never_read_again(spec, tmp_path, readers, batch_size):
     (expected,) = epochs(spec, transform=two_of_three)
     dataset = hf.EventDataset(spec, transform=two_of_three, cache=tmp_path / "cache")
-    with hf.DataLoader(
-        dataset, batch_size, True, num_workers=readers, persistent_workers=readers > 0, seed=7
-    ) as loader:
+    with hf.DataLoader(dataset, batch_size, True, num_workers=readers, seed=7) as loader:
         for epoch in range(1, 4):
             assert_same(contents(loader), expected)
             assert loader.stats()["removed"] == epoch * (240 - len(expected))

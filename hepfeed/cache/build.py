@@ -376,7 +376,7 @@ class _Build:
             shown = ", ".join(damaged[:5])
             if not again:
                 raise CorruptDataError(
-                    f"parts of {self._directory!r} are damaged again after they were built again ({shown}): check the disk",
+                    f"parts of {self._directory!r} are damaged though they were built again ({shown}): check the disk",
                     file=self._directory,
                 )
             _logger.warning("%d parts of %s are damaged and built again: %s", len(damaged), self._directory, shown)

@@ -5,7 +5,6 @@ It is a function of its arguments alone, so that it runs in this process, in ano
 
 from __future__ import annotations
 
-import os
 import pickle
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -21,6 +20,7 @@ from hepfeed.errors import HepfeedError
 from hepfeed.form import StreamForm, empty_batch
 from hepfeed.hdf5 import ChunkTable, KeyTable, SourceTable
 from hepfeed.index import Source
+from hepfeed.parts.form import ArrayForm, forms_of
 from hepfeed.parts.part import Part
 from hepfeed.pipeline import Pipeline
 from hepfeed.reader import process_error
@@ -116,6 +116,8 @@ class _Job:
         self._reader = SourceReader()
         self._reader.add_files(form.catalog, {n: _table(source, store, form) for n, source in task.sources.items()})
         self._caches = Caches(_no_slot, alone=True)
+        self._forms: tuple[ArrayForm, ...] = ()
+        self._made: Batch = {}
         self._result = TaskResult()
 
     def batch(self, here: Ints) -> None:
@@ -133,6 +135,9 @@ class _Job:
         except Exception as error:
             self._run_each(here, error)
         self._check()
+        if not self._forms and self._made:
+            self._forms = forms_of(self._made)
+        self._made = {}
 
     def _read(self, here: Ints) -> tuple[Batch, dict[int, HepfeedError]]:
         """Read events to arrays of their own; returns also the errors of those that can't be read."""
@@ -150,7 +155,7 @@ class _Job:
         event = np.stack([self._task.file[here], self._task.row[here]], 1)
         draws = Draws(self._form.seed, 0, 0, event)
         fresh = np.ones(len(here), bool)
-        self._caches.process(self._form, self._pipeline, batch, draws, True, fresh)
+        self._made = self._caches.process(self._form, self._pipeline, batch, draws, True, fresh)
 
     def _run_each(self, here: Ints, first: Exception) -> None:
         """Run the steps on each event alone, to find for which they raise.
@@ -205,9 +210,7 @@ class _Job:
             raise written.error
         assert self._form.cache is not None
         _, directory = self._form.cache
-        if self._result.parts:
-            _, _, forms = Part.open(os.path.join(directory, self._result.parts[0].name))
-            self._result.sums = {part.name: part_sums(part, directory, forms) for part in self._result.parts}
+        self._result.sums = {part.name: part_sums(part, directory, self._forms) for part in self._result.parts}
         return self._result
 
     def abandon(self) -> None:

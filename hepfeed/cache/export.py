@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -27,6 +27,7 @@ __all__ = ["Exported", "Format", "export_cache"]
 
 Ints = NDArray[np.int64]
 Format = Literal["hdf5", "npz"]
+Attributes = Mapping[str, tuple[int, ...]] | None
 _SUFFIX = {"hdf5": ".h5", "npz": ".npz"}
 _BATCH_BYTES = 8 << 20
 _CHUNK_BYTES = 128 << 10  # of compressed data sets: small beside HDF5's chunk cache, large beside the cost of a read
@@ -205,9 +206,14 @@ class _Sink:
     """An open file."""
 
     def put(
-        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], rows: Iterator[NDArray[Any]], **attrs: Any
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        rows: Iterator[NDArray[Any]],
+        attrs: Attributes = None,
     ) -> None:
-        """Write one array, whose rows come one run after another."""
+        """Write one array, whose rows come one run after another, and what its group is to say."""
         raise NotImplementedError
 
 
@@ -231,7 +237,7 @@ def _write(
         counts = np.concatenate([np.empty(0, np.int64), *numbers])
         total = int(counts.sum())
         cell = cell_type(form.items)
-        _offsets(sink, f"{name}/offsets", counts, shape=form.shape)
+        _offsets(sink, f"{name}/offsets", counts, {"shape": form.shape})
         coords = rows(lambda value: np.nonzero(_active(value))[1].astype(cell), last=False)
         sink.put(f"{name}/coords", (total,), cell, coords)
         sink.put(f"{name}/values", (total,), dtype, rows(lambda value: value.reshape(len(value), -1)[_active(value)]))
@@ -243,8 +249,7 @@ def _write(
     else:
         counts = source.counts(f"{form.path}/offsets", places)
         total = int(counts.sum())
-        attrs = {"spatial_shape": form.grid} if form.grid else {}
-        _offsets(sink, f"{name}/offsets", counts, **attrs)
+        _offsets(sink, f"{name}/offsets", counts, {"spatial_shape": form.grid} if form.grid else None)
         if form.kind == "jagged":
             sink.put(f"{name}/values", (total, *form.shape), dtype, rows(_values))
         elif form.kind == "sparse":
@@ -280,9 +285,9 @@ def _image(value: Sparse) -> NDArray[Any]:
     return image
 
 
-def _offsets(sink: _Sink, name: str, counts: Ints, **attrs: Any) -> None:
+def _offsets(sink: _Sink, name: str, counts: Ints, attrs: Attributes = None) -> None:
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    sink.put(name, offsets.shape, offsets.dtype, iter([offsets]), **attrs)
+    sink.put(name, offsets.shape, offsets.dtype, iter([offsets]), attrs)
 
 
 class _Hdf5(_Sink):
@@ -292,7 +297,12 @@ class _Hdf5(_Sink):
         self._file, self._compress = file, compress
 
     def put(
-        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], rows: Iterator[NDArray[Any]], **attrs: Any
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        rows: Iterator[NDArray[Any]],
+        attrs: Attributes = None,
     ) -> None:
         """Write a data set; attributes go to its group."""
         options: dict[str, Any] = {}
@@ -305,7 +315,7 @@ class _Hdf5(_Sink):
         for some in rows:
             dataset[at : at + len(some)] = some
             at += len(some)
-        dataset.parent.attrs.update(attrs)
+        dataset.parent.attrs.update(attrs or {})
 
 
 @contextlib.contextmanager
@@ -323,11 +333,16 @@ class _Npz(_Sink):
         self._archive = archive
 
     def put(
-        self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], rows: Iterator[NDArray[Any]], **attrs: Any
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        rows: Iterator[NDArray[Any]],
+        attrs: Attributes = None,
     ) -> None:
         """Write a member, and attributes as members beside it."""
         plain = _member(name)
-        for attribute, value in attrs.items():
+        for attribute, value in (attrs or {}).items():
             self.put(f"{plain.rpartition('.')[0]}.{attribute}", (len(value),), np.dtype(np.int64), _once(value))
         with self._archive.open(f"{plain}.npy", "w", force_zip64=True) as stream:
             header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from hepfeed.cache.inventory import Inventory
 from hepfeed.cache.key import CacheKey
-from hepfeed.cache.manifest import MANIFEST, Manifest
+from hepfeed.cache.manifest import MANIFEST, Manifest, part_files
 from hepfeed.cache.sums import Sums, part_sums, statistics
 from hepfeed.errors import SourceError
 from hepfeed.index import EventIndex
 from hepfeed.parts.part import Part
+from hepfeed.parts.writer import unfinished
 
 __all__ = ["Stock", "summary"]
 
@@ -79,10 +80,13 @@ class Stock:
 
     def refresh(self) -> None:
         """Take in parts that are on disk and were not reported, as by a process that was killed."""
-        found = Inventory.take(self.directory, self._key.digest)
-        for name, part in found.parts.items():
+        found = Inventory(self.directory, self._key.digest, forms=self._forms)
+        for name in part_files(self.directory):
             if name not in self.parts and name not in self._useless:
-                self.take(part)
+                found.adopt(name)
+        self._useless += found.unusable
+        for part in found.parts.values():
+            self.take(part)
 
     def reject(self, names: list[str]) -> None:
         """Let parts count for nothing, because they are damaged."""
@@ -117,7 +121,7 @@ class Stock:
             os.unlink(os.path.join(self.directory, name))
 
     def clear(self) -> None:
-        """Delete parts that count for nothing, once their events are elsewhere.
+        """Delete parts that count for nothing, once their events are elsewhere, and what killed writers left.
 
         Raises:
             OSError: One can't be deleted.
@@ -125,6 +129,9 @@ class Stock:
         for name in self._useless:
             self.drop(name)
         self._useless = []
+        for name in os.listdir(self.directory):
+            if unfinished(name):
+                self.drop(name)
 
     def remove_all(self) -> None:
         """Delete everything; what is built then is another stock.

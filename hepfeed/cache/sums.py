@@ -81,7 +81,7 @@ def _figures(moments: Moments) -> dict[str, float | None]:
         "minimum": float(moments.minimum),
         "maximum": float(moments.maximum),
     }
-    return {name: figure if np.isfinite(figure) else None for name, figure in figures.items()}
+    return {name: figure + 0.0 if np.isfinite(figure) else None for name, figure in figures.items()}
 
 
 def _sums(values: NDArray[Any]) -> tuple[Moments, int, int]:

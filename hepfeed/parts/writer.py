@@ -75,6 +75,7 @@ class PartWriter:
         self._buffer: EventBuffer | None = None
         self._forms: tuple[ArrayForm, ...] | None = None
         self._thread: threading.Thread | None = None
+        self._finished = threading.Event()
         self._lock = threading.Lock()
         self._written: list[Part] = []
         self._error: HepfeedError | None = None
@@ -130,12 +131,14 @@ class PartWriter:
         if buffer is None or not (buffer.events or buffer.removed):
             return
         self.wait()
+        self._finished.clear()
         self._thread = threading.Thread(target=self._write, args=(buffer,), daemon=False)
         self._thread.start()
 
     def wait(self) -> None:
         """Wait until what was begun is on disk."""
         if self._thread is not None:
+            self._finished.wait()  # a join that a signal ends takes the thread for ended
             self._thread.join()
             self._thread = None
 
@@ -165,6 +168,8 @@ class PartWriter:
         else:
             with self._lock:
                 self._written.append(part)
+        finally:
+            self._finished.set()
 
 
 def write_part(directory: str, key: str, buffer: EventBuffer) -> Part:
