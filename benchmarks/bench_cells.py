@@ -54,10 +54,9 @@ class Stored:
         random = np.random.default_rng(0)
         some = random.exponential(size=(400, VOLUME)) * (random.random((400, VOLUME)) < OCCUPANCY)
         images = np.tile(some.astype(np.float32), (EVENTS // 400, 1))
-        self.counts = _cache.count_cells(images, EVENTS)
-        cells, values = _cache.sparsify(images, self.counts, 2)
+        self.counts, cells, values = _cache.pack(images, EVENTS, 2)
         assert np.array_equal(self.counts[:400], reference.count_cells(images[:400], 400))
-        twins = reference.sparsify(images[:400], self.counts[:400], 2)
+        twins = reference.pack(images[:400], 400, 2)[1:]
         assert all(np.array_equal(twin, made[: len(twin)]) for twin, made in zip(twins, (cells, values), strict=True))
         self.images, self.cells, self.values = (
             self.mapped(folder / name, array)
@@ -151,13 +150,13 @@ def pack_cases(stored: Stored) -> Iterator[Case]:
         5.0,
     )
     yield (
-        f"sparsify, {BATCH} events",
-        lambda: _cache.sparsify(images, counts, 2),
+        f"pack, {BATCH} events",
+        lambda: _cache.pack(images, BATCH, 2),
         "twin",
-        lambda: reference.sparsify(images, counts, 2),
+        lambda: reference.pack(images, BATCH, 2),
         5.0,
     )
-    sites = reference.unravel(*reference.sparsify(images, counts, 2)[:1], counts, SHAPE)
+    sites = reference.unravel(reference.pack(images, BATCH, 2)[1], counts, SHAPE)
     assert np.array_equal(_cache.ravel(sites, SHAPE, 2), reference.ravel(sites, SHAPE, 2))
     yield (
         f"ravel, {len(sites):,} sites",

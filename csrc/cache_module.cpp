@@ -6,9 +6,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <cstring>
 #include <limits>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cpu/bus_guard.h"
@@ -91,31 +95,55 @@ Array<int64_t> bind_count_cells(const py::array& images, size_t events) {
   return counts;
 }
 
-py::tuple bind_sparsify(const py::array& images, const Array<int64_t>& counts, size_t cell_bytes) {
-  require(counts.ndim() == 1, "counts must have one axis");
+// Bytes that grow at their end; not cleared.
+class Bytes {
+ public:
+  // Makes room for `more` bytes; returns where they begin.
+  uint8_t* grow(size_t more) {
+    if (size_ + more > capacity_) {
+      const size_t wanted = std::max(size_ + more, 2 * capacity_);
+      std::unique_ptr<uint8_t[]> larger(new uint8_t[wanted]);
+      if (size_) std::memcpy(larger.get(), data_.get(), size_);
+      data_ = std::move(larger);
+      capacity_ = wanted;
+    }
+    uint8_t* const at = data_.get() + size_;
+    size_ += more;
+    return at;
+  }
+
+  py::array as(const py::dtype& dtype) const {
+    py::array array(dtype, static_cast<py::ssize_t>(size_ / static_cast<size_t>(dtype.itemsize())));
+    if (size_) std::memcpy(array.mutable_data(), data_.get(), size_);
+    return array;
+  }
+
+ private:
+  std::unique_ptr<uint8_t[]> data_;
+  size_t size_ = 0, capacity_ = 0;
+};
+
+py::tuple bind_pack(const py::array& images, size_t events, size_t cell_bytes) {
   require_cell_bytes(cell_bytes);
-  const auto events = static_cast<size_t>(counts.size());
   const ImageBlock block = block_of(images, events);
   require(cell_bytes == 8 || block.volume <= uint64_t{1} << 8 * cell_bytes,
           "the cells of an image need more bytes");
-  py::ssize_t total = 0;
-  for (size_t e = 0; e < events; ++e) {
-    const int64_t count = counts.data()[e];
-    require(count >= 0 && static_cast<uint64_t>(count) <= block.volume, "a count is negative or too large");
-    total += static_cast<py::ssize_t>(count);
-  }
-  py::array cells(py::dtype("u" + std::to_string(cell_bytes)), total), values(images.dtype(), total);
-  auto *cells_out = static_cast<uint8_t*>(cells.mutable_data()),
-       *values_out = static_cast<uint8_t*>(values.mutable_data());
-  size_t done;
+  Array<int64_t> counts(static_cast<py::ssize_t>(events));
+  int64_t* out = counts.mutable_data();
+  Bytes cells, values;
   {
     py::gil_scoped_release released;
-    done = pack_cells(block, counts.data(), cell_bytes, cells_out, values_out);
+    const size_t bytes = block.volume * block.item_bytes;
+    for (size_t e = 0; e < events; ++e) {  // the second pass over an event finds it in the processor's cache
+      const ImageBlock one{block.data + e * bytes, 1, block.volume, block.item_bytes};
+      count_cells(one, out + e);
+      const auto count = static_cast<size_t>(out[e]);
+      pack_cells(one, out + e, cell_bytes, cells.grow(count * cell_bytes),
+                 values.grow(count * block.item_bytes));
+    }
   }
-  if (done < events)
-    throw std::invalid_argument("event " + std::to_string(done) + " of the images has not the " +
-                                std::to_string(counts.data()[done]) + " cells of its count");
-  return py::make_tuple(cells, values);
+  return py::make_tuple(counts, cells.as(py::dtype("u" + std::to_string(cell_bytes))),
+                        values.as(images.dtype()));
 }
 
 py::array bind_ravel(const Array<int32_t>& indices, const std::vector<int64_t>& shape, size_t cell_bytes) {
@@ -317,9 +345,8 @@ PYBIND11_MODULE(_cache, m) {
 
   m.def("count_cells", &bind_count_cells, py::arg("images").noconvert(), py::arg("events"),
         "Number of items of each event that have a bit set, (events,) int64.");
-  m.def("sparsify", &bind_sparsify, py::arg("images").noconvert(), py::arg("counts").noconvert(),
-        py::arg("cell_bytes"),
-        "The items that have a bit set: (their numbers within the event, the items), event after event.");
+  m.def("pack", &bind_pack, py::arg("images").noconvert(), py::arg("events"), py::arg("cell_bytes"),
+        "The items that have a bit set: (how many of each event, their numbers within it, the items).");
   m.def("ravel", &bind_ravel, py::arg("indices").noconvert(), py::arg("shape"), py::arg("cell_bytes"),
         "Numbers in C order over shape of the sites indices[:, 1:].");
   m.def("densify", &bind_densify, py::arg("cells").noconvert(), py::arg("values").noconvert(),

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import textwrap
@@ -292,22 +291,40 @@ TRAIN = """
 """
 
 
-def test_a_training_that_is_killed_again_and_again_ends_with_a_whole_cache(spec, tmp_path, start_script, expected):
+KILL = """
+    import json, os, signal, sys, time
+    import numpy as np
+    import psutil
+    import hepfeed as hf
+    import hepfeed.loader, hepfeed.parts.buffer
+
+    hepfeed.loader.PART_BYTES, hepfeed.parts.buffer._BLOCK_BYTES = 8_000, 1_000
+
+    def train():
+        dataset = hf.EventDataset(json.loads(sys.argv[1]), cache=sys.argv[2])
+        with hf.DataLoader(dataset, 8, True, num_workers=1, seed=7) as loader:
+            for _ in loader:
+                time.sleep(0.01)
+
     random = np.random.default_rng(3)
-    root, before = tmp_path / "cache", set()
-    for _ in range(10):
-        process = start_script(TRAIN, json.dumps(spec), root, 1, 0.005)
-        assert process.stdout.readline() == "begins\n"
-        children = psutil.Process(process.pid).children(recursive=True)
-        time.sleep(random.uniform(0.0, 0.7))
-        children += psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        psutil.wait_procs(children, 10)
-        now = set(stored_events(root))
-        assert now >= before
-        before = now
-    assert before
+    for _ in range(15):
+        pid = os.fork()
+        if pid == 0:
+            train()
+            os._exit(0)
+        time.sleep(random.uniform(0.0, 0.8))
+        os.kill(pid, signal.SIGSTOP)  # so that it starts no reader between the next two lines
+        readers = psutil.Process(pid).children(recursive=True)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        psutil.wait_procs(readers, 10)
+"""
+
+
+def test_a_training_that_is_killed_again_and_again_ends_with_a_whole_cache(spec, tmp_path, run_script, expected):
+    root = tmp_path / "cache"
+    run_script(KILL, json.dumps(spec), root)
+    assert stored_events(root)
     for found in cached_epochs(spec, root, 3):
         assert_same(found, expected)
     stored = stored_events(root)

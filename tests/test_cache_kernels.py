@@ -90,7 +90,8 @@ def assert_same(one, other):
 def test_items_with_a_bit_set_are_counted_minus_zero_and_nan_too():
     images = np.array([[0, -0.0, 1], [0, 0, 0], [np.nan, 0, 5e-324]])
     assert _cache.count_cells(images, 3).tolist() == [2, 0, 2]
-    cells, values = _cache.sparsify(images, ints(2, 0, 2), 2)
+    counts, cells, values = _cache.pack(images, 3, 2)
+    assert counts.tolist() == [2, 0, 2]
     assert_same(cells, np.array([1, 2, 0, 2], np.uint16))
     assert_same(values.view(np.uint64), images.ravel()[[1, 2, 6, 8]].view(np.uint64))
 
@@ -103,14 +104,14 @@ def test_cells_of_images_equal_their_twin(isa, dtype, occupancy):
         counts = _cache.count_cells(images, events)
         assert_same(counts, reference.count_cells(images, events))
         for cell_bytes in (2, 4, 8):
-            made = _cache.sparsify(images, counts, cell_bytes)
-            for one, other in zip(made, reference.sparsify(images, counts, cell_bytes), strict=True):
+            made = _cache.pack(images, events, cell_bytes)
+            for one, other in zip(made, reference.pack(images, events, cell_bytes), strict=True):
                 assert_same(one, other)
 
 
 def test_no_events_have_no_cells():
     assert _cache.count_cells(np.zeros((0, 5)), 0).tolist() == []
-    assert [len(part) for part in _cache.sparsify(np.zeros((0, 5)), ints(), 2)] == [0, 0]
+    assert [len(part) for part in _cache.pack(np.zeros((0, 5)), 0, 2)] == [0, 0, 0]
     assert _cache.densify(*no_addresses(2), ints(), *no_addresses(1), 5, 2, 4, False).tolist() == []
     assert _cache.unravel(*no_addresses(1), ints(), [5], 2, 0, 0, False).tolist() == []
     assert _cache.copy_runs(*no_addresses(2), ints(), False).tolist() == []
@@ -121,30 +122,13 @@ def no_addresses(how_many):
     return [np.zeros(0, np.uint64)] * how_many
 
 
-@pytest.mark.parametrize("counts", [(1, 2), (3, 1), (2, 1), (2, 3)])
-def test_counts_of_other_images_are_refused(counts):
-    images = np.array([[1, 0, 2, 0], [3, 4, 0, 0]], np.float32)
-    assert len(_cache.sparsify(images, ints(2, 2), 2)[0]) == 4
-    with pytest.raises(ValueError, match=r"event \d of the images has not the \d cells of its count"):
-        _cache.sparsify(images, ints(*counts), 2)
-
-
-@pytest.mark.parametrize("dtype", ["u1", "f4", "c16"])
-def test_wrong_counts_write_no_more_than_they_count(isa, dtype):
-    images = np.ones((3, 500), dtype)
-    for counts in ((0, 500, 500), (1, 1, 1), (500, 400, 500), (500, 500, 499), (490, 500, 500)):
-        event = next(e for e in range(3) if counts[e] != 500)
-        with pytest.raises(ValueError, match=f"event {event} of the images has not the {counts[event]} cells"):
-            _cache.sparsify(images, ints(*counts), 2)
-
-
 def test_an_image_of_65536_items_has_cells_of_two_bytes_and_one_more_has_not():
     images = np.zeros(65537, np.uint8)
     images[65535] = 1
-    assert _cache.sparsify(images[:65536], ints(1), 2)[0].tolist() == [65535]
+    assert _cache.pack(images[:65536], 1, 2)[1].tolist() == [65535]
     with pytest.raises(ValueError, match="need more bytes"):
-        _cache.sparsify(images, ints(1), 2)
-    assert _cache.sparsify(images, ints(1), 4)[0].tolist() == [65535]
+        _cache.pack(images, 1, 2)
+    assert _cache.pack(images, 1, 4)[1].tolist() == [65535]
 
 
 # ---- sites to cells and back
@@ -221,7 +205,7 @@ def test_images_equal_their_twin_wherever_they_begin(isa, dtype, cell_bytes):
     for volume in (100, 15_625, 20_001):
         images = some_images(dtype, 3, volume, 0.02)
         counts = _cache.count_cells(images, 3)
-        cells, values = _cache.sparsify(images, counts, cell_bytes)
+        _, cells, values = _cache.pack(images, len(images), cell_bytes)
         twin = reference.densify(cells, values, counts, volume)
         assert_same(twin, images)
         for shift in (0, 1, 20, 56, 63):
@@ -270,7 +254,7 @@ def test_a_large_event_of_a_million_cells(isa):
     images = some_images("f4", 1, 4_000_000, 0.25)
     counts = _cache.count_cells(images, 1)
     assert counts[0] > 900_000
-    cells, values = _cache.sparsify(images, counts, 4)
+    _, cells, values = _cache.pack(images, len(images), 4)
     faults, made = densified(cells, values, counts, 4_000_000, shift=12)
     assert not faults.any()
     assert_same(made, images)
@@ -306,9 +290,8 @@ def test_wrong_arguments_are_refused():
         (lambda: _cache.count_cells(image[:, ::2], 2), "C order"),
         (lambda: _cache.count_cells(np.array(["a"]), 1), "do not hold numbers"),
         (lambda: _cache.count_cells(np.zeros(2, "V4"), 1), "do not hold numbers"),
-        (lambda: _cache.sparsify(image, ints(0, 5), 2), "negative or too large"),
-        (lambda: _cache.sparsify(image, ints(0, -1), 2), "negative or too large"),
-        (lambda: _cache.sparsify(image, ints(0, 0), 3), "2, 4 or 8 bytes"),
+        (lambda: _cache.pack(image, 2, 3), "2, 4 or 8 bytes"),
+        (lambda: _cache.pack(image, 3, 2), "whole number of items"),
         (lambda: _cache.ravel(np.zeros((1, 3), np.int32), [4], 2), "a column for the event"),
         (lambda: _cache.ravel(np.zeros((1, 1), np.int32), [], 2), "one axis or more"),
         (lambda: _cache.ravel(np.zeros((1, 2), np.int32), [-1], 2), "0 to 2\\^31 - 1 cells"),
@@ -406,7 +389,7 @@ def test_guarded_work_over_whole_files_is_the_same(tmp_path):
     _cache.guard_bus_errors()
     images = some_images("f4", 4, 3000)
     counts = _cache.count_cells(images, 4)
-    cells, values = _cache.sparsify(images, counts, 2)
+    _, cells, values = _cache.pack(images, len(images), 2)
     faults, made = densified(cells, values, counts, 3000, guarded=True)
     assert not faults.any()
     assert_same(made, images)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["count_cells", "densify", "ravel", "sparsify", "unravel"]
+__all__ = ["count_cells", "densify", "pack", "ravel", "unravel"]
 
 
 def _set_items(images: NDArray[Any], events: int) -> NDArray[np.bool_]:
@@ -29,23 +29,20 @@ def count_cells(images: NDArray[Any], events: int) -> NDArray[np.int64]:
     return counts
 
 
-def sparsify(images: NDArray[Any], counts: NDArray[np.int64], cell_bytes: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the items that have a bit set, as (cells, values), by event and cell.
+def pack(images: NDArray[Any], events: int, cell_bytes: int) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
+    """Return the items that have a bit set, as (counts, cells, values), by event and cell.
 
-    ``cells`` are their numbers within the event, in C order, unsigned of ``cell_bytes`` bytes; ``values`` the items.
+    ``counts`` are those of :func:`count_cells`; ``cells`` the numbers of the items within their event, in C order,
+    unsigned of ``cell_bytes`` bytes; ``values`` the items.
 
     Args:
         images: One event after another, of any type of number.
-        counts: ``(events,)``, as of :func:`count_cells`.
+        events: How many events they are.
         cell_bytes: 2, 4 or 8.
-
-    Raises:
-        ValueError: The counts are not those of the images.
     """
-    is_set = _set_items(images, len(counts))
-    if not np.array_equal(is_set.sum(axis=1), counts):
-        raise ValueError("the counts are not those of the images")
-    return np.nonzero(is_set)[1].astype(f"u{cell_bytes}"), images.reshape(is_set.shape)[is_set]
+    is_set = _set_items(images, events)
+    cells = np.nonzero(is_set)[1].astype(f"u{cell_bytes}")
+    return count_cells(images, events), cells, images.reshape(is_set.shape)[is_set]
 
 
 def ravel(indices: NDArray[np.int32], shape: Sequence[int], cell_bytes: int) -> NDArray[Any]:
