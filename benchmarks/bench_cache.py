@@ -36,7 +36,7 @@ import psutil
 from cache_rivals import Rival, open_rivals
 from cache_rows import KEYS, Cells, Rows, fill_cells, make_cells, make_rows
 from floor import floor_seconds
-from lcd_sets import CLASSES, files_of, make_set
+from lcd_sets import CLASSES, files_of, make_suppressed_set
 from numpy.typing import NDArray
 
 import hepfeed as hf
@@ -575,7 +575,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", message=".*not writable.*")
     with tempfile.TemporaryDirectory(dir=options.scratch, ignore_cleanup_errors=True) as scratch:
         folder = Path(scratch)
-        stored = make_set(options.data or folder, "auto", files, events)
+        stored = make_suppressed_set(options.data or folder, "auto", files, events)
         spec = [[pattern, KEYS, name, weight] for pattern, _, name, weight in stored]
         rows = {kind: make_rows(folder / f"rows-{kind}", spec, kind == "dense") for kind in ("dense", "densified")}
         bench = Bench(folder, spec, copied(spec, folder / "large"), rows, rounds, least_s)

@@ -16,6 +16,7 @@ from hepfeed.draws import Draws
 from hepfeed.errors import ProcessError, ResourceError
 from hepfeed.form import StreamForm
 from hepfeed.parts.buffer import EventBuffer
+from hepfeed.parts.form import ArrayForm
 from hepfeed.parts.memory import write_to_memory
 from hepfeed.parts.part import Part
 from hepfeed.parts.reader import Allocate, Fetched, PartReader
@@ -101,6 +102,12 @@ class Caches:
         bad[here] = fetched.bad
         fetched.bad = bad
         return fetched
+
+    def forms(self, form: StreamForm) -> tuple[ArrayForm, ...]:
+        """Return the arrays of a batch of a stream's cache."""
+        assert self._reader is not None, "the cache was added"
+        assert form.cache is not None
+        return self._reader.forms(form.cache[0])
 
     def process(
         self,

@@ -521,17 +521,20 @@ class Filler:
             epoch: Epoch.
             first_batch: Batch to begin with; the batches from there on are those of an undisturbed epoch.
         """
-        first = self._plan(epoch).first
-        if first_batch >= first[-1]:
-            return
-        number = int(np.searchsorted(first, first_batch, side="right")) - 1
-        for begin, deal in zip(first[number:].tolist(), self._deals(epoch, number)):
+        for begin, deal in self._deals_from(epoch, first_batch):
             yield from self._windows(epoch, begin, deal, max(0, first_batch - begin))
 
     def batches(self, epoch: int, first_batch: int = 0) -> Iterator[BatchSpec]:
-        """Yield the batch specifications of an epoch."""
-        for window in self.windows(epoch, first_batch):
-            yield from window.batches
+        """Yield the batch specifications of an epoch, from ``first_batch`` on."""
+        for begin, deal in self._deals_from(epoch, first_batch):
+            yield from self._specs(epoch, begin, deal)[max(0, first_batch - begin) :]
+
+    def _deals_from(self, epoch: int, first_batch: int) -> Iterator[tuple[int, _Deal]]:
+        """Yield deals and the first batch of each, from the one that has ``first_batch`` on."""
+        first = self._plan(epoch).first
+        if first_batch < first[-1]:
+            number = int(np.searchsorted(first, first_batch, side="right")) - 1
+            yield from zip(first[number:].tolist(), self._deals(epoch, number))
 
     def _deals(self, epoch: int, number: int) -> Iterator[_Deal]:
         """Yield the deals of an epoch from deal ``number`` on."""
@@ -602,14 +605,10 @@ class Filler:
         """
         event, unit, bounds = deal.event, deal.unit, deal.bounds
         n_batches = len(bounds) - 1
+        specs = self._specs(epoch, begin, deal)
         batch_of = np.repeat(np.arange(n_batches), np.diff(bounds))
         place = np.arange(len(event)) - bounds[batch_of]
         file, row = self.index.file_of(event), self.index.rows[event]
-        label = self.index.file_class[file]
-        specs = [
-            BatchSpec(epoch, begin + i, file[low:high], row[low:high], label[low:high], event[low:high])
-            for i, (low, high) in enumerate(pairwise(bounds.tolist()))
-        ]
         if self._together:
             wanted = np.flatnonzero(batch_of >= omit)
             by_file = wanted[np.lexsort((row[wanted], file[wanted]))]
@@ -622,6 +621,16 @@ class Filler:
         for i in range(omit, n_batches):
             some = slice(int(bounds[i]), int(bounds[i + 1]))
             yield Window((specs[i],), zero[: len(specs[i])], place[some], file[some], row[some], unit[some])
+
+    def _specs(self, epoch: int, begin: int, deal: _Deal) -> list[BatchSpec]:
+        """Return the batches of a deal."""
+        event = deal.event
+        file, row = self.index.file_of(event), self.index.rows[event]
+        label = self.index.file_class[file]
+        return [
+            BatchSpec(epoch, begin + i, file[low:high], row[low:high], label[low:high], event[low:high])
+            for i, (low, high) in enumerate(pairwise(deal.bounds.tolist()))
+        ]
 
 
 def windows_of(specs: Iterable[BatchSpec], filler: Filler, batch_size: int) -> Iterator[Window]:

@@ -456,7 +456,9 @@ class _FeedIterator:
         self._pool, self._owns_pool = loader._take_pool()
         self._replays = windows is not None
         if windows is not None:
-            self._stream = self._open(windows, self._ahead_of_consumer(0), loader._from_cache())
+            cached = loader._from_cache()
+            specs = (spec for window in windows for spec in window.batches)
+            self._stream = self._open(specs if cached else windows, self._ahead_of_consumer(0, cached), cached)
         else:
             self._stream = self._begin()
         self._clock.begin()
@@ -469,22 +471,26 @@ class _FeedIterator:
             epoch, pool, stream, filler = ahead
             if (epoch, pool, position.batch) == (position.epoch, self._pool, 0) and not pool.closed:
                 position.filler = filler
-                stream.widen(self._ahead_of_consumer(position.epoch))
+                stream.widen(self._ahead_of_consumer(position.epoch, loader._from_cache()))
                 return stream
             stream.close()
         loader._open_cache()
         cached = loader._from_cache()
         position.filler = position.filler or loader._filler_of(position.epoch)
-        windows = position.filler.windows(position.epoch, position.batch)
-        return self._open(windows, self._ahead_of_consumer(position.epoch), cached)
+        work = self._work(position.filler, position.epoch, position.batch, cached)
+        return self._open(work, self._ahead_of_consumer(position.epoch, cached), cached)
 
-    def _ahead_of_consumer(self, epoch: int) -> int:
+    def _work(self, filler: Filler, epoch: int, first: int, cached: bool) -> Iterator[Window] | Iterator[BatchSpec]:
+        """Return what readers do in an epoch: batches from the cache, or windows from the sources."""
+        return filler.batches(epoch, first) if cached else filler.windows(epoch, first)
+
+    def _ahead_of_consumer(self, epoch: int, cached: bool) -> int:
         """Most batches that are on their way."""
         loader = self._loader
         # Each reader fills one batch and has others ready, so that one slow batch holds up nobody.
         ahead = (1 + (loader.prefetch_factor or _PREFETCH_FACTOR)) * max(1, loader.num_workers)
-        if loader._from_cache():
-            ahead = max(ahead, 2 * loader._together() * max(1, loader.num_workers))
+        if cached:
+            return max(ahead, 2 * loader._together() * max(1, loader.num_workers))
         filler = self.position.filler
         return max(2 * filler.window_batches_in(epoch) if filler is not None else 2, ahead)
 
@@ -497,20 +503,21 @@ class _FeedIterator:
             return
         if self._stream.fills_cache:  # whether the next epoch comes from the cache is known once this one is over
             return
-        room = self._ahead_of_consumer(epoch) // 2
-        if len(self._stream.batches) + room > self._ahead_of_consumer(self.position.epoch):
-            return  # both together take no more memory than one of them otherwise
         cached = loader._from_cache()
+        room = self._ahead_of_consumer(epoch, cached) // 2
+        if len(self._stream.batches) + room > self._ahead_of_consumer(self.position.epoch, cached):
+            return  # both together take no more memory than one of them otherwise
         filler = loader._filler_of(epoch)
-        loader._ahead = epoch, self._pool, self._open(filler.windows(epoch, 0), room, cached), filler
+        stream = self._open(self._work(filler, epoch, 0, cached), room, cached)
+        loader._ahead = epoch, self._pool, stream, filler
 
-    def _open(self, windows: Iterator[Window], in_flight: int, cached: bool) -> Stream:
+    def _open(self, work: Iterator[Window] | Iterator[BatchSpec], in_flight: int, cached: bool) -> Stream:
         loader = self._loader
         dataset: EventDataset = loader.dataset  # type: ignore[assignment]
         identity = loader._cache.identity if loader._cache is not None else None
         return Stream(
             self._pool,
-            windows,
+            work,
             replace(loader._form, seed=loader._filler(False).seed, cache=identity),
             dataset.index,
             in_flight=in_flight,
@@ -518,7 +525,6 @@ class _FeedIterator:
             clock=self._clock,
             on_skip=partial(_log_skip, self._clock),  # not a method: the iterator must die with its last name
             cache=loader._cache,
-            recalls=cached,
             together=loader._together() if cached else 1,
         )
 

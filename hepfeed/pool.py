@@ -27,6 +27,7 @@ from hepfeed.errors import FeedTimeoutError, ReaderError
 from hepfeed.filler import BatchSpec, Window
 from hepfeed.form import StreamForm
 from hepfeed.index import EventIndex
+from hepfeed.parts.strips import Piece, Strips
 from hepfeed.parts.writer import PartsWritten
 from hepfeed.reader import Reader
 from hepfeed.ring import Ring
@@ -66,7 +67,7 @@ class Delivery:
 
     spec: BatchSpec
     memory: Bytes
-    finished: Finished | None
+    finished: Finished | Piece | None
     kept: NDArray[np.int64] | None
     shared: bool
     pin: Callable[[], None]
@@ -87,7 +88,7 @@ class _Batch:
     reads_left: int = 0
     failures: dict[int, Exception] = field(default_factory=dict)
     ready: bool = False
-    finished: Finished | None = None
+    finished: Finished | Piece | None = None
     group: _Group | None = None
 
 
@@ -131,11 +132,11 @@ class _Task:
 
 
 class Stream:
-    """One pass over windows, with its place in the pool.
+    """One pass over the events, with its place in the pool.
 
     Args:
         pool: The pool.
-        windows: What to read, in order.
+        work: What to do, in order: windows to read, and batches to take from the cache.
         form: What its batches have in common.
         index: The events.
         in_flight: Most slots that are filled ahead of the consumer.
@@ -143,14 +144,13 @@ class Stream:
         clock: Where times and counts go.
         on_skip: Called with the error of each skipped event.
         cache: What is written meanwhile, or read.
-        recalls: Whether batches come from the cache.
         together: Batches from the cache that a reader does at a time, in one slot.
     """
 
     def __init__(
         self,
         pool: ReaderPool,
-        windows: Iterator[Window],
+        work: Iterator[Window] | Iterator[BatchSpec],
         form: StreamForm,
         index: EventIndex,
         *,
@@ -159,7 +159,6 @@ class Stream:
         clock: StageClock,
         on_skip: Callable[[Exception], None],
         cache: CacheFeed | None = None,
-        recalls: bool = False,
         together: int = 1,
     ) -> None:
         self.number = pool.add(self)
@@ -169,21 +168,20 @@ class Stream:
         self.on_error = on_error
         self.on_skip = on_skip
         self.cache = cache
-        self._recalls = recalls
         self._together = together
         self._rounds = 0
         self.has_steps = form.pipeline != NO_PIPELINE or cache is not None
         self.closed = False
         self._pool_reference = weakref.ref(pool)  # the pool dies with its last user, though it knows its streams
-        self._windows = windows
-        self._next: Window | None = None
+        self._work: Iterator[Window | BatchSpec] = work
+        self._next: Window | BatchSpec | None = None
         self._in_flight = in_flight
         self.batches: deque[_Batch] = deque()
         self.outstanding = 0  # tasks that readers have in hand
 
-    def _peek(self) -> Window | None:
+    def _peek(self) -> Window | BatchSpec | None:
         if self._next is None:
-            self._next = next(self._windows, None)
+            self._next = next(self._work, None)
         return self._next
 
     @property
@@ -194,7 +192,7 @@ class Stream:
 
     @property
     def planned(self) -> bool:
-        """Whether all windows were turned into tasks."""
+        """Whether everything was turned into tasks."""
         return self._peek() is None
 
     @property
@@ -207,36 +205,30 @@ class Stream:
         self._in_flight = in_flight
 
     def plan(self) -> list[_Task]:
-        """Turn windows into tasks, as far as there is room for their batches."""
+        """Turn windows and batches into tasks, as far as there is room for them."""
         tasks: list[_Task] = []
-        while (window := self._peek()) is not None:
+        while (work := self._peek()) is not None:
             room = self._in_flight - len(self.batches)
-            if self.batches and room < len(window.batches):
+            if self.batches and room < (len(work.batches) if isinstance(work, Window) else 1):
                 break
             self._next = None
-            tasks += self._recall_tasks(window) if self._recalls else self._read_tasks(window)
+            tasks += self._read_tasks(work) if isinstance(work, Window) else self._recall_tasks(work)
         return tasks
 
-    def _recall_tasks(self, window: Window) -> list[_Task]:
-        """Make tasks of the batches of a window, and of the next ones where several are done at a time."""
+    def _recall_tasks(self, spec: BatchSpec) -> list[_Task]:
+        """Make one task of a batch, and of the next ones where several are done at a time."""
         assert self.cache is not None
         # The first batches of an epoch are asked for one by one, so that none waits for others.
         self._rounds += 1
         together = min(self._together, 1 << min(16, (self._rounds - 1) // max(1, self._pool.num_readers)))
-        specs = list(window.batches)
-        while len(specs) < together and (more := self._peek()) is not None:
-            if more.batches[0].epoch != specs[0].epoch:
-                break
-            specs += more.batches
+        specs = [spec]
+        while len(specs) < together and isinstance(more := self._peek(), BatchSpec) and more.epoch == spec.epoch:
+            specs.append(more)
             self._next = None
         batches = [_Batch(spec, -1, {}, self._weight(spec), 0) for spec in specs]
         self.batches.extend(batches)
-        tasks = []
-        for low in range(0, len(batches), together):
-            some = batches[low : low + together]
-            task = self._recall_many(some) if len(some) > 1 else None
-            tasks += [task] if task is not None else [self._recall(batch) for batch in some]
-        return tasks
+        task = self._recall_many(batches) if len(batches) > 1 else None
+        return [task] if task is not None else [self._recall(batch) for batch in batches]
 
     def _recall_many(self, batches: list[_Batch]) -> _Task | None:
         """Make one task of several batches; None where the cache lacks any of their events."""
@@ -353,7 +345,7 @@ class Stream:
         begun = self.clock.begin()
         waited = 0.0
         while True:
-            if not (self._recalls and self.batches and self.batches[0].ready):  # they come several at a time
+            if not (self.batches and self.batches[0].group and self.batches[0].ready):  # they come several at a time
                 self._pool.pump(0.0)
             if not self.batches:
                 if self._peek() is None:
@@ -483,8 +475,14 @@ class Stream:
             for batch in task.batches:
                 batch.group = None
             return [self._recall(batch) for batch in task.batches]
-        group.bytes = max(finished.bytes for finished in recalled.finished)
-        for batch, finished in zip(task.batches, recalled.finished):
+        if isinstance(recalled.batches, Strips):
+            group.bytes = recalled.batches.bytes
+            for number, batch in enumerate(task.batches):
+                batch.finished = Piece(recalled.batches, number)
+                batch.ready = True
+            return []
+        group.bytes = max(finished.bytes for finished in recalled.batches)
+        for batch, finished in zip(task.batches, recalled.batches):
             self.finish_done(batch, finished)
         return []
 

@@ -27,6 +27,7 @@ from hepfeed.form import StreamForm, aligned, empty_batch
 from hepfeed.hdf5 import SourceTable
 from hepfeed.parts.part import Part
 from hepfeed.parts.reader import Fetched
+from hepfeed.parts.strips import Strip, Strips
 from hepfeed.parts.table import CacheTable
 from hepfeed.parts.writer import PartsWritten
 from hepfeed.ring import RingView
@@ -361,17 +362,26 @@ class Reader:
         fetched = self._caches.fetch(form, whole, arena.allocate, task.bounds)
         if fetched.bad.any():
             return Recalled([], fetched.damaged, fetched.costs)
-        identity = {"event": arena.allocate("<i8", (len(task.row), 2))}
-        np.stack([task.file, task.row], 1, out=identity["event"])
+        event = arena.allocate("<i8", (len(task.row), 2))
+        np.stack([task.file, task.row], 1, out=event)
+        fetched.strips["event"] = {"": (event, task.bounds)}
         if task.weight is not None:
-            identity["weight"] = arena.allocate("<f4", (len(task.row),))
-            identity["weight"][:] = task.weight
+            weight = arena.allocate("<f4", (len(task.row),))
+            weight[:] = task.weight
+            fetched.strips["weight"] = {"": (weight, task.bounds)}
+        strips = {
+            name: {part: arena.strip(*placed) for part, placed in parts.items()}
+            for name, parts in fetched.strips.items()
+        }
+        together = Strips(self._caches.forms(form), task.bounds, strips, arena.used)
+        pipeline = self._pipeline(task.stream)
+        if pipeline.cached == len(pipeline):
+            return Recalled(together, [], fetched.costs)
         finished: list[Finished] = []
         used = arena.used
         spent = int(fetched.costs.sum() - fetched.costs[3])
-        for low, high, arrays, one in zip(task.bounds, task.bounds[1:], fetched.pieces, task.batches()):
-            batch = {**arrays, **{name: values[low:high] for name, values in identity.items()}}
-            finished.append(self._after_cache(form, one, batch, [], slot, used))
+        for number, one in enumerate(task.batches()):
+            finished.append(self._after_cache(form, one, together.batch(number, slot), [], slot, used))
             used = finished[-1].bytes
             finished[-1].total_ns = time.perf_counter_ns() - begun - spent
             begun, spent = time.perf_counter_ns(), 0
@@ -550,7 +560,14 @@ class _Arena:
 
     def __init__(self, slot: NDArray[np.uint8]) -> None:
         self._slot = slot
+        self._begin = slot.ctypes.data
         self.used = 0
+
+    def strip(self, array: NDArray[Any], edges: tuple[int, ...]) -> Strip:
+        """Describe an array that lies here."""
+        at = array.ctypes.data - self._begin
+        assert 0 <= at <= len(self._slot) - array.nbytes or not array.nbytes, "the slot has room for all arrays"
+        return Strip(array.dtype.str, array.shape[1:], at, edges)
 
     def allocate(self, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
         """Return an array in the slot; one of its own where there is no room left."""

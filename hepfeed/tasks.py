@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfeed.errors import HepfeedError
+from hepfeed.parts.strips import Strips
 from hepfeed.parts.writer import PartsWritten
 from hepfeed.tensors import Batch, Structured
 
@@ -148,12 +149,12 @@ class Recalled:
     """The batches of a :class:`RecallMany`.
 
     Attributes:
-        finished: One for each.
+        batches: One for each.
         damaged: As in :class:`Finished`; then there are no batches, and each is to be asked for alone.
         costs: Of reading, as :data:`hepfeed._core.Costs`.
     """
 
-    finished: list[Finished]
+    batches: list[Finished] | Strips
     damaged: list[tuple[int, int]]
     costs: Ints
 

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-import time
 
 import h5py
 import numpy as np
@@ -306,6 +305,12 @@ KILL = """
             for _ in loader:
                 time.sleep(0.01)
 
+    def alive(process):
+        try:
+            return process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
     random = np.random.default_rng(3)
     for _ in range(15):
         pid = os.fork()
@@ -317,7 +322,8 @@ KILL = """
         readers = psutil.Process(pid).children(recursive=True)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        psutil.wait_procs(readers, 10)
+        while any(alive(each) for each in readers):
+            time.sleep(0.01)
 """
 
 

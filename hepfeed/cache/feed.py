@@ -157,6 +157,8 @@ class CacheFeed:
 
     def together(self, batch_size: int) -> int:
         """Return how many batches a reader does at a time: several where they are small, to ask less often."""
+        if any(form.kind == "graph" for form in self.store.manifest.forms):
+            return 1
         contents = self.store.contents
         events = max(1, int(contents.start[-1]))
         sizes = slot_bytes(self.store.manifest.forms)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import numpy as np
 from hepfeed.errors import ProcessError
 from hepfeed.tensors import Batch, Graph, Jagged, Padded, Sparse
 
-__all__ = ["NOT_CACHED", "ArrayForm", "cell_type", "forms_of"]
+__all__ = ["NOT_CACHED", "ArrayForm", "cell_type", "forms_of", "structured"]
 
 Kind = Literal["dense", "jagged", "padded", "sparse", "graph"]
 
@@ -67,6 +67,21 @@ class ArrayForm:
 def cell_type(volume: int) -> np.dtype[Any]:
     """Return the smallest unsigned integer type, of 2 bytes or more, for flat numbers of ``volume`` cells."""
     return np.dtype("uint16" if volume <= 1 << 16 else "uint32" if volume <= 1 << 32 else "uint64")
+
+
+def structured(form: ArrayForm, arrays: Mapping[str, Any], events: int) -> Any:
+    """Return what a batch has, of its arrays by the names that its class gives them; of dense ones the name is empty.
+
+    Args:
+        form: What it is.
+        arrays: NumPy arrays or torch tensors.
+        events: How many events they have.
+    """
+    if form.kind == "dense":
+        return arrays[""]
+    if form.kind == "sparse":
+        return Sparse(arrays["features"], arrays["indices"], form.grid, events)
+    return {"jagged": Jagged, "padded": Padded, "graph": Graph}[form.kind](**arrays)
 
 
 def forms_of(batch: Batch) -> tuple[ArrayForm, ...]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hepfeed import _cache
 from hepfeed.errors import SourceError
 from hepfeed.form import aligned, offsets_of
-from hepfeed.parts.form import ArrayForm, cell_type
+from hepfeed.parts.form import ArrayForm, cell_type, structured
 from hepfeed.parts.mapping import map_file, on_network, unmap
 from hepfeed.parts.part import BOOKS, Part
 from hepfeed.parts.table import CacheTable
@@ -32,6 +32,7 @@ Ints = NDArray[np.int64]
 Allocate = Callable[[str, tuple[int, ...]], NDArray[Any]]
 _RIGHT, _DAMAGED = 1, 2
 _MOST_OPEN = 512
+_MOST_BATCHES = 16  # that are read as one
 
 
 @dataclass
@@ -40,14 +41,15 @@ class Fetched:
 
     Attributes:
         batch: The arrays of all events but the bad ones.
-        pieces: The same cut into batches, where that was asked for.
+        strips: Where several batches were asked for: instead, by name and part, the array of all of them, and the first
+            row of each batch.
         bad: ``(n,)`` which events could not be read.
         damaged: ``(part, block)`` whose checksum is wrong, or that can't be read; block -1 is a whole part.
         costs: As :data:`hepfeed._core.Costs`.
     """
 
     batch: Batch
-    pieces: list[Batch]
+    strips: dict[str, dict[str, tuple[NDArray[Any], tuple[int, ...]]]]
     bad: NDArray[np.bool_]
     damaged: list[tuple[int, int]]
     costs: Ints
@@ -124,6 +126,10 @@ class PartReader:
                 column = cache.columns.setdefault(path, _Column(np.full(size, -1, np.int64), stored.row_bytes))
                 column.offset[number] = max(0, stored.offset)
 
+    def forms(self, key: str) -> tuple[ArrayForm, ...]:
+        """Return the arrays of a batch of a cache."""
+        return self._caches[key].table.forms
+
     def close(self) -> None:
         """Close all files."""
         _close_all(self._open, self._maps)
@@ -146,8 +152,8 @@ class PartReader:
             at: ``(n,)`` row in it.
             runs: First row and number of rows of each event, ``(n,)``, by path of the offsets.
             allocate: Makes an array of a dtype and shape, for the batch.
-            bounds: Where batches begin that are read as one: sparse sites have the number of their event in its batch.
-                If an event can't be read, nothing is.
+            bounds: ``(batches + 1,)`` of several batches that are read as one, without graphs.  If an event can't be
+                read, nothing is.
         """
         begun = time.perf_counter_ns()
         cache = self._caches[key]
@@ -157,6 +163,7 @@ class PartReader:
         checked = time.perf_counter_ns()
         costs = np.array([checked - begun, 0, 0, 0, 0, 0], np.int64)
         batch: Batch = {}
+        strips: dict[str, dict[str, tuple[NDArray[Any], tuple[int, ...]]]] = {}
         while not (bounds and bad.any()):
             here = np.flatnonzero(~bad)
             if not len(here):
@@ -168,18 +175,18 @@ class PartReader:
                 job = _Fetch(cache, part[here], at[here], some, descriptor, guarded, allocate, ())
             else:
                 job = _Fetch(cache, part, at, runs, descriptor, guarded, allocate, bounds)
-            batch = {form.name: job.array(form) for form in cache.table.forms}
+            arrays = {form.name: job.arrays(form) for form in cache.table.forms}
+            if bounds:
+                strips = {form.name: job.with_edges(form, arrays[form.name]) for form in cache.table.forms}
+            else:
+                batch = {form.name: structured(form, arrays[form.name], len(here)) for form in cache.table.forms}
             costs[3] += job.bytes
             if not job.lost.any():
                 break
             damaged += job.lost_blocks()
             bad[here[job.lost]] = True
         costs[2] = time.perf_counter_ns() - checked
-        pieces: list[Batch] = []
-        if bounds and batch:
-            cut = {form.name: job.cut(form, batch[form.name]) for form in cache.table.forms}
-            pieces = [dict(zip(cut, arrays)) for arrays in zip(*cut.values())]
-        return Fetched(batch, pieces, bad, sorted(set(damaged)), costs)
+        return Fetched(batch, strips, bad, sorted(set(damaged)), costs)
 
     # ---- files -----------------------------------------------------------------------------------------------------
 
@@ -322,59 +329,55 @@ class _Fetch:
         blocks = self._at[lost] // self._cache.block_events[self._part[lost]]
         return sorted(set(zip(self._part[lost].tolist(), blocks.tolist())))
 
-    def cut(self, form: ArrayForm, value: Any) -> list[Any]:
-        """Cut an array into batches, which are views of it."""
-        if form.kind == "dense":
-            return [value[low:high] for low, high in pairwise(self._bounds)]
-        if form.kind == "padded":
-            return [Padded(value.values[low:high], value.mask[low:high]) for low, high in pairwise(self._bounds)]
-        if form.kind == "graph":
-            return [value.take(np.arange(low, high)) for low, high in pairwise(self._bounds)]
-        _, counts = self._runs[f"{form.path}/offsets"]
-        first = offsets_of(counts)
-        pieces: list[Any] = []
-        for low, high in pairwise(self._bounds):
-            rows = slice(int(first[low]), int(first[high]))
-            if form.kind == "sparse":
-                pieces.append(Sparse(value.features[rows], value.indices[rows], form.grid, high - low))
-            else:
-                pieces.append(Jagged(value.values[rows], first[low : high + 1] - first[low]))
-        return pieces
+    def with_edges(
+        self, form: ArrayForm, arrays: dict[str, NDArray[Any]]
+    ) -> dict[str, tuple[NDArray[Any], tuple[int, ...]]]:
+        """Return arrays with the first row of each batch."""
+        bounds = tuple(self._bounds)
+        if form.kind in ("dense", "padded"):
+            return {part: (array, bounds) for part, array in arrays.items()}
+        first = offsets_of(self._runs[f"{form.path}/offsets"][1])
+        rows = tuple(first[list(bounds)].tolist())
+        shifted = tuple(bound + number for number, bound in enumerate(bounds))
+        return {part: (array, shifted if part == "offsets" else rows) for part, array in arrays.items()}
 
-    def array(self, form: ArrayForm) -> Any:
-        """Read one array of the batch."""
+    def arrays(self, form: ArrayForm) -> dict[str, NDArray[Any]]:
+        """Read the arrays that something of the batch consists of, by the names that its class gives them."""
         if form.kind == "dense":
-            return self._dense(form)
+            return {"": self._dense(form)}
         name, events = form.path, len(self._part)
         if form.kind == "padded":
             values = self._allocate(form.dtype, (events, *form.shape))
             mask = self._allocate("|b1", (events, *form.shape[:1]))
             self._rows(f"{name}/values", values)
             self._rows(f"{name}/mask", mask)
-            return Padded(values, mask)
+            return {"values": values, "mask": mask}
         path = f"{name}/offsets"
         _, counts = self._runs[path]
         total = int(counts.sum())
         if form.kind == "jagged":
             values = self._allocate(form.dtype, (total, *form.shape))
             self._rows(f"{name}/values", values, path)
-            return Jagged(values, self._offsets(counts))
+            return {"values": values, "offsets": self._offsets(counts)}
         if form.kind == "sparse":
             features = self._allocate(form.dtype, (total, *form.shape))
             self._rows(f"{name}/values", features, path)
             indices = self._allocate("<i4", (total, 1 + len(form.grid)))
             self._sites(form, indices, counts)
-            return Sparse(features, indices, form.grid, events)
+            return {"features": features, "indices": indices}
         edges = self._allocate("<i4", (total, 2))
         self._rows(f"{name}/edges", edges, path)
         offsets = self._offsets(self._runs[f"{name}/nodes"][1])
         shift = np.repeat(offsets[:-1], counts)[:, None]
-        return Graph((edges + shift).T.astype(np.int64), offsets, self._offsets(counts))
+        edge_index = (edges + shift).T.astype(np.int64)
+        return {"edge_index": edge_index, "offsets": offsets, "edge_offsets": self._offsets(counts)}
 
     def _offsets(self, counts: Ints) -> Ints:
-        offsets = self._allocate("<i8", (len(counts) + 1,))
-        offsets[0] = 0
-        np.cumsum(counts, out=offsets[1:])
+        """Return the offsets of each batch, one after another."""
+        offsets = self._allocate("<i8", (len(counts) + len(self._bounds) - 1,))
+        for number, (low, high) in enumerate(pairwise(self._bounds)):
+            offsets[low + number] = 0
+            np.cumsum(counts[low:high], out=offsets[low + number + 1 : high + number + 1])
         return offsets
 
     def _sites(self, form: ArrayForm, indices: NDArray[Any], counts: Ints) -> None:
@@ -493,10 +496,9 @@ def slot_bytes(forms: tuple[ArrayForm, ...]) -> dict[str, int]:
     Returns:
         ``""``: for each event; path of offsets: for each row of the events; ``"aligned"``: for the batch.
     """
-    sizes = {"": 0, "aligned": 0}
+    sizes = {"": 2 * 8 + 4, "aligned": 2 * aligned(1)}  # events and weights
     for form in forms:
-        arrays = 3  # at most, each begins on a line of its own
-        sizes["aligned"] += arrays * aligned(1) + 2 * 8
+        sizes["aligned"] += 3 * aligned(1) + 2 * 8 * _MOST_BATCHES  # of at most 3 arrays, each on a line of its own
         if form.kind in ("dense", "padded"):
             sizes[""] += form.row_bytes + (form.shape[0] if form.kind == "padded" else 0)
             path = f"{form.path}/offsets"  # of images that are kept as cells
