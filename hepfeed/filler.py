@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from hepfeed.errors import SpecError, nearest
 from hepfeed.index import EventIndex
-from hepfeed.order import generator
+from hepfeed.order import Permutations, generator
 from hepfeed.packing import Oversize, Packing
 from hepfeed.quotas import Composition, Exhausted, Quotas
 
@@ -36,7 +36,7 @@ Ints = NDArray[np.int64]
 WINDOW_EVENTS = 2048
 _BLOCKS_PER_WINDOW = 4  # of each lane: fewer would leave neighbours together, more cost memory
 _PACKED_ROUNDS = 64  # padding of log-normal lengths (sigma 1) to the longest of a matched batch: 28 %; 16 rounds: 85 %
-_PLANNED_ROUNDS = 64  # of batches that are read for themselves: NumPy is called once for all of them
+_PLANNED_ROUNDS = 16  # of batches that are read for themselves: NumPy is called once for all of them
 _PLANS = 4  # epochs whose plan is kept
 _logger = logging.getLogger("hepfeed")
 
@@ -337,6 +337,7 @@ class Filler:
         self.index = index
         self.batch_size = batch_size
         self.seed = int(seed)
+        self._permutation = Permutations(self.seed)
         self.drop_last = drop_last
         self.skip = skip
         self.max_events = max_events
@@ -391,7 +392,7 @@ class Filler:
     def _rounds(self, window_events: int | None, window_bytes: int) -> int:
         """Return how many rounds are dealt at a time."""
         if not self._together and self._packing is None:
-            return _PLANNED_ROUNDS
+            return 1 if self.order == "window" else _PLANNED_ROUNDS
         if window_events is None:
             blocks = max(source.block for source in self.index.sources) * len(self._ranges) * _BLOCKS_PER_WINDOW
             window_events = max(WINDOW_EVENTS, blocks if self.order == "window" else 0)
@@ -561,7 +562,7 @@ class Filler:
             lanes: Where the events come from.
         """
         n_rounds = len(counts)
-        events, units, rounds, turn = [], [], [], []
+        events, units, rounds = [], [], []
         kept: dict[int, Ints] = {}
         for number, lane in enumerate(lanes):
             some, unit, rest = lane.take(int(counts[:, number].sum()))
@@ -571,21 +572,25 @@ class Filler:
             events.append(some)
             units.append(unit)
             rounds.append(np.repeat(np.arange(n_rounds), counts[:, number]))
-            turn += [(np.arange(n) + 0.5) / n for n in counts[:, number].tolist() if n]
             for u, positions in rest.items():
                 if self._packing is not None:
                     positions = positions[~self._packing.skipped(positions)]
                 if len(positions):
                     kept[u] = self.index.rows[positions]
         event, unit_of, round_of = np.concatenate(events), np.concatenate(units), np.concatenate(rounds)
-        order = np.lexsort((np.concatenate(turn), round_of))  # by round, the lanes evenly mixed
-        event, unit_of, round_of = event[order], unit_of[order], round_of[order]
-        bounds = np.searchsorted(round_of, np.arange(n_rounds + 1))
-        if self.order in ("full", "window"):
-            for i, (low, high) in enumerate(pairwise(bounds.tolist())):
-                shuffle = generator(self.seed, "batch", epoch, begin + i).permutation(high - low)
-                event[low:high], unit_of[low:high] = event[low:high][shuffle], unit_of[low:high][shuffle]
-        return _Deal(event, unit_of, bounds, kept, 0)
+        order = np.argsort(round_of.astype(np.int32), kind="stable")  # by round, then by lane
+        bounds = np.cumsum([0, *counts.sum(1).tolist()])
+        shuffled = self.order in ("full", "window")
+        mixed: dict[tuple[int, ...], Ints] = {}  # most rounds have the same counts
+        for i, (low, high) in enumerate(pairwise(bounds.tolist())):
+            count = tuple(counts[i].tolist())
+            turn = mixed.get(count)
+            if turn is None:
+                turn = mixed[count] = _evenly_mixed(count)
+            if shuffled:
+                turn = turn[self._permutation(high - low, "batch", epoch, begin + i)]
+            order[low:high] = order[low:high][turn]
+        return _Deal(event[order], unit_of[order], bounds, kept, 0)
 
     def _packed(self, packing: Packing, epoch: int, begin: int, deal: _Deal, last: bool) -> _Deal:
         """Cut the events of all rounds anew, by their lengths."""
@@ -631,6 +636,11 @@ class Filler:
             BatchSpec(epoch, begin + i, file[low:high], row[low:high], label[low:high], event[low:high])
             for i, (low, high) in enumerate(pairwise(deal.bounds.tolist()))
         ]
+
+
+def _evenly_mixed(counts: tuple[int, ...]) -> Ints:
+    """Return the order in which events of several lanes, one lane after another, are evenly mixed."""
+    return np.argsort(np.concatenate([(np.arange(n) + 0.5) / max(1, n) for n in counts]), kind="stable")
 
 
 def windows_of(specs: Iterable[BatchSpec], filler: Filler, batch_size: int) -> Iterator[Window]:

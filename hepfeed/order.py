@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-__all__ = ["generator", "neighbour_distance", "same_block_fraction"]
+__all__ = ["Permutations", "generator", "neighbour_distance", "same_block_fraction"]
 
 
 def generator(seed: int, *purpose: int | str) -> np.random.Generator:
@@ -15,9 +17,32 @@ def generator(seed: int, *purpose: int | str) -> np.random.Generator:
     The stream depends on the arguments alone (Philox 4x64, Salmon et al., SC 2011, keyed by their hash), so it is the
     same in every process and after every restart.
     """
-    text = repr((int(seed), *purpose)).encode()
-    digest = xxhash.xxh3_128_intdigest(text)
-    return np.random.Generator(np.random.Philox(key=digest))
+    return np.random.Generator(np.random.Philox(key=_key(seed, *purpose)))
+
+
+def _key(seed: int, *purpose: int | str) -> int:
+    return xxhash.xxh3_128_intdigest(repr((int(seed), *purpose)).encode())
+
+
+class Permutations:
+    """Many small permutations, each as ``generator(seed, *purpose).permutation(n)``, without a generator for each.
+
+    Args:
+        seed: Of all of them.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._philox = np.random.Philox(key=0)
+        self._fresh: Any = self._philox.state
+        self._generator = np.random.Generator(self._philox)
+
+    def __call__(self, n: int, *purpose: int | str) -> NDArray[np.int64]:
+        """Return a permutation of ``0 .. n - 1`` for one purpose."""
+        key = _key(self._seed, *purpose)
+        self._fresh["state"]["key"][:] = key & (2**64 - 1), key >> 64
+        self._philox.state = self._fresh
+        return self._generator.permutation(n)
 
 
 def neighbour_distance(position: NDArray[np.int64]) -> float:

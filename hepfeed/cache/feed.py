@@ -50,6 +50,7 @@ class CacheFeed:
         self._claimed: NDArray[np.bool_] = np.zeros(len(index), bool)
         self._mapped = False
         self._sizes: dict[str, int] | None = None  # of what a batch takes in a slot
+        self._event_bytes: float | None = None  # of one of its events
         self.refresh()
 
     def __len__(self) -> int:
@@ -61,6 +62,7 @@ class CacheFeed:
         self._update()
         self._claimed = self._places.row != MISSING
         self._lacks = not self._claimed.all()
+        self._event_bytes = None
         self._mapped = self.store.bytes < available_memory() // 2
 
     def _update(self) -> None:
@@ -159,11 +161,12 @@ class CacheFeed:
         """Return how many batches a reader does at a time: several where they are small, to ask less often."""
         if any(form.kind == "graph" for form in self.store.manifest.forms):
             return 1
-        contents = self.store.contents
-        events = max(1, int(contents.start[-1]))
-        sizes = slot_bytes(self.store.manifest.forms)
-        each = sizes[""] + sum(sizes[path] * total / events for path, total in contents.totals().items())
-        return int(max(1, min(_MOST_TOGETHER, _TOGETHER_BYTES // max(1, each * batch_size))))
+        if self._event_bytes is None:
+            contents = self.store.contents
+            sizes = slot_bytes(self.store.manifest.forms)
+            rows = sum(sizes[path] * total for path, total in contents.totals().items())
+            self._event_bytes = sizes[""] + rows / max(1, int(contents.start[-1]))
+        return int(max(1, min(_MOST_TOGETHER, _TOGETHER_BYTES // max(1, self._event_bytes * batch_size))))
 
     def parts(self, numbers: Iterable[int]) -> dict[int, tuple[Part, int]]:
         """Return parts and the number of their first block."""
