@@ -81,30 +81,34 @@ class Bench:
         spec, index = self.large if large else self.spec, self.folder / "index.sqlite"
         return hf.EventDataset(spec, transform=TRANSFORMS[kind], cache=cache, index=index, progress=False)
 
-    def loader(self, kind: str, workers: int, pool: ReaderPool | None = None) -> hf.DataLoader:
+    def cache(self, kind: str, large: bool = False) -> Path:
+        """Return where the cache of these events lies."""
+        return self.folder / f"cache-{kind}{'-large' if large else ''}"
+
+    def loader(self, kind: str, workers: int, pool: ReaderPool | None = None, large: bool = False) -> hf.DataLoader:
         """Return a loader over the cache of these events, which is filled by the first one."""
-        dataset = self.dataset(kind, self.folder / f"cache-{kind}")
+        dataset = self.dataset(kind, self.cache(kind, large), large)
         return hf.DataLoader(
             dataset, BATCH, shuffle=True, num_workers=workers, persistent_workers=pool is None, seed=0, pool=pool
         )
 
-    def fill(self, kind: str) -> None:
+    def fill(self, kind: str, large: bool = False) -> None:
         """Fill a cache where it is not there; its pages are in memory then."""
-        if not (self.folder / f"cache-{kind}").exists():
-            with self.loader(kind, 2) as first:
-                verify(first, self.rows[kind if kind == "dense" else "densified"])
+        if not self.cache(kind, large).exists():
+            with self.loader(kind, 2, large=large) as first:
+                verify(first, self.rows[kind if kind == "dense" else "densified"], COPIES if large else 1)
 
-    def filled(self, kind: str, workers: int, pool: ReaderPool | None = None) -> hf.DataLoader:
+    def filled(self, kind: str, workers: int, pool: ReaderPool | None = None, large: bool = False) -> hf.DataLoader:
         """Return a loader whose epochs come from the cache."""
-        self.fill(kind)
-        loader = self.loader(kind, workers, pool)
+        self.fill(kind, large)
+        loader = self.loader(kind, workers, pool, large)
         loader.set_epoch(1)  # epoch 0 has the order of the sources
         assert loader.filler.order == "full", "the epoch does not come from the cache"
         return loader
 
     def parts(self, kind: str) -> list[Path]:
         """Return the files of a cache."""
-        return sorted((self.folder / f"cache-{kind}").rglob("*.h5"))
+        return sorted(self.cache(kind).rglob("*.h5"))
 
 
 # ---- what is checked, and how time is taken ------------------------------------------------------------------------
@@ -222,10 +226,11 @@ def gather(bench: Bench) -> None:
     lines: list[Line] = []
     for kind, targets in TARGETS.items():
         rows = bench.rows["dense" if kind == "dense" else "densified"]
-        with bench.filled(kind, 1) as one, bench.filled(kind, 2) as two:
+        large = kind != "dense"  # of which the gather's rows would fill the memory
+        with bench.filled(kind, 1, large=large) as one, bench.filled(kind, 2, large=large) as two:
             loaders = {"1 reader": one, "2 readers": two}
             for loader in loaders.values():
-                verify(loader, rows)
+                verify(loader, rows, COPIES if large else 1)
             runs: dict[str, list[float]] = {"gather": [], **{name: [] for name in loaders}}
             for _ in range(bench.rounds):
                 runs["gather"].append(gather_rate(rows, bench.least_s))
