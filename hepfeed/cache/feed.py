@@ -22,8 +22,8 @@ from hepfeed.tasks import MISSING
 __all__ = ["CacheFeed"]
 
 Ints = NDArray[np.int64]
-_MOST_TOGETHER = 8
-_TOGETHER_BYTES = 24 << 20
+_MOST_TOGETHER = 16
+_TOGETHER_BYTES = 36 << 20
 _FEW = 0.01  # of the events may be missing in an epoch from the cache: they are read one by one from their sources
 
 
