@@ -99,7 +99,7 @@ Array<int64_t> bind_count_cells(const py::array& images, size_t events) {
 class Bytes {
  public:
   // Makes room for `more` bytes; returns where they begin.
-  uint8_t* grow(size_t more) {
+  uint8_t* room(size_t more) {
     if (size_ + more > capacity_) {
       const size_t wanted = std::max(size_ + more, 2 * capacity_);
       std::unique_ptr<uint8_t[]> larger(new uint8_t[wanted]);
@@ -107,10 +107,11 @@ class Bytes {
       data_ = std::move(larger);
       capacity_ = wanted;
     }
-    uint8_t* const at = data_.get() + size_;
-    size_ += more;
-    return at;
+    return data_.get() + size_;
   }
+
+  // Takes bytes of the room for good.
+  void take(size_t bytes) { size_ += bytes; }
 
   py::array as(const py::dtype& dtype) const {
     py::array array(dtype, static_cast<py::ssize_t>(size_ / static_cast<size_t>(dtype.itemsize())));
@@ -133,13 +134,13 @@ py::tuple bind_pack(const py::array& images, size_t events, size_t cell_bytes) {
   Bytes cells, values;
   {
     py::gil_scoped_release released;
-    const size_t bytes = block.volume * block.item_bytes;
-    for (size_t e = 0; e < events; ++e) {  // the second pass over an event finds it in the processor's cache
-      const ImageBlock one{block.data + e * bytes, 1, block.volume, block.item_bytes};
-      count_cells(one, out + e);
-      const auto count = static_cast<size_t>(out[e]);
-      pack_cells(one, out + e, cell_bytes, cells.grow(count * cell_bytes),
-                 values.grow(count * block.item_bytes));
+    const size_t most = block.volume + kPackRoom;
+    for (size_t e = 0; e < events; ++e) {
+      const size_t count = pack_image(block, e, cell_bytes, cells.room(most * cell_bytes),
+                                      values.room(most * block.item_bytes));
+      out[e] = static_cast<int64_t>(count);
+      cells.take(count * cell_bytes);
+      values.take(count * block.item_bytes);
     }
   }
   return py::make_tuple(counts, cells.as(py::dtype("u" + std::to_string(cell_bytes))),

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfeed.draws import Draws
-from hepfeed.errors import ProcessError, ResourceError
+from hepfeed.errors import HepfeedError, ProcessError, ResourceError
 from hepfeed.form import StreamForm
 from hepfeed.parts.buffer import EventBuffer
 from hepfeed.parts.form import ArrayForm
@@ -29,7 +29,32 @@ from hepfeed.tensors import Batch
 if TYPE_CHECKING:
     from hepfeed.pipeline import Pipeline
 
-__all__ = ["Caches"]
+__all__ = ["Caches", "NoSteps"]
+
+
+class NoSteps:
+    """A pipeline without steps, for which nothing need be imported."""
+
+    cached = 0
+
+    def __len__(self) -> int:
+        return 0
+
+    def __call__(self, batch: Batch, draws: Draws, restore: bool = True) -> Batch:
+        """Return the batch."""
+        return batch
+
+    after_cache = __call__
+
+    def before_cache(
+        self,
+        batch: Batch,
+        draws: Draws,
+        restore: bool = True,
+        on_random: Callable[[HepfeedError], None] | None = None,
+    ) -> Batch:
+        """Return the batch."""
+        return batch
 
 
 class Caches:
@@ -112,7 +137,7 @@ class Caches:
     def process(
         self,
         form: StreamForm,
-        pipeline: Pipeline,
+        pipeline: Pipeline | NoSteps,
         batch: Batch,
         draws: Draws,
         restore: bool,

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfeed import _core
-from hepfeed.caches import Caches
+from hepfeed.caches import Caches, NoSteps
 from hepfeed.draws import Draws
 from hepfeed.errors import HepfeedError, ProcessError
 from hepfeed.form import StreamForm, aligned, empty_batch
@@ -43,6 +43,7 @@ __all__ = ["Reader", "process_error"]
 Ints = NDArray[np.int64]
 Run = Callable[[Batch, Draws, bool], Batch]
 """Applies steps to a batch, given its random numbers and whether to put the global ones back."""
+_NO_STEPS = NoSteps()
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
@@ -261,15 +262,11 @@ class Reader:
         finished.total_ns = time.perf_counter_ns() - begun
         return finished
 
-    def _pipeline(self, stream: int) -> Pipeline:
+    def _pipeline(self, stream: int) -> Pipeline | NoSteps:
         pipeline = self._pipelines[stream]
         if isinstance(pipeline, ProcessError):
             raise pipeline
-        if pipeline is None:  # there are no steps, but a cache is written
-            from hepfeed.pipeline import Pipeline
-
-            pipeline = self._pipelines[stream] = Pipeline()
-        return pipeline
+        return _NO_STEPS if pipeline is None else pipeline
 
     def _process(
         self,

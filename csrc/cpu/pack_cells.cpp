@@ -37,35 +37,34 @@ template <class Cell, class Item>
 struct Packer {
   uint8_t* cells;
   uint8_t* values;
-  size_t room;        // items of both
-  size_t packed = 0;  // items of all events up to now
+  size_t packed = 0;
 
-  // Items first .. first + count - 1 of an event, at most a line; false if they are more than fit.
-  HEPFEED_INLINE bool line(const uint8_t* items, size_t first, size_t count, size_t end) {
+  // Items first .. first + count - 1 of an event, at most a line.
+  HEPFEED_INLINE void line(const uint8_t* items, size_t first, size_t count) {
     uint8_t lanes[kLine + 1];
     size_t found = 0;
     for (size_t i = 0; i < count; ++i) {  // which items have a bit can't be predicted: no branch
       lanes[found] = static_cast<uint8_t>(i);
       found += any_bit(load<Item>(items, i));
     }
-    if (found > end - packed) return false;
     for (size_t i = 0; i < found; ++i, ++packed) {
       store(cells, packed, static_cast<Cell>(first + lanes[i]));
       store(values, packed, load<Item>(items, lanes[i]));
     }
-    return true;
   }
 
 #if HEPFEED_X86
-  // Does whole lines of items of 4 bytes, as long as the outputs have room for all items of one: what is
-  // written too much is written over.  Returns how many items it did.
-  HEPFEED_TARGET_AVX512 size_t lines_avx512(const uint8_t* image, size_t volume, size_t end) {
+  // Does whole lines of items of 4 bytes: what is written too much is written over, or lies in the room
+  // behind. Returns how many items it did.
+  HEPFEED_TARGET_AVX512 size_t lines_avx512(const uint8_t* image, size_t volume) {
     constexpr size_t kItems = kLine / 4;
-    __m512i numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     size_t i = 0;
-    for (; i + kItems <= volume && packed + kItems <= room && packed <= end; i += kItems) {
+    for (; i + kItems <= volume; i += kItems) {
       const __m512i items = _mm512_loadu_si512(image + i * 4);
       const __mmask16 set = _mm512_test_epi32_mask(items, items);
+      if (!set) continue;
+      const __m512i numbers = _mm512_add_epi32(lanes, _mm512_set1_epi32(static_cast<int>(i)));
       const __m512i found = _mm512_maskz_compress_epi32(set, numbers);
       uint8_t* to = cells + packed * sizeof(Cell);
       if constexpr (sizeof(Cell) == 2) {
@@ -78,35 +77,32 @@ struct Packer {
       }
       _mm512_storeu_si512(values + packed * 4, _mm512_maskz_compress_epi32(set, items));
       packed += static_cast<size_t>(__builtin_popcount(set));
-      numbers = _mm512_add_epi32(numbers, _mm512_set1_epi32(kItems));
     }
     return i;
   }
 #endif
 
   // As many whole lines as there is a faster way for; returns how many items it did.
-  HEPFEED_INLINE size_t lines(const uint8_t* image, size_t volume, size_t end) {
+  HEPFEED_INLINE size_t lines(const uint8_t* image, size_t volume) {
     size_t i = 0;
 #if HEPFEED_X86
     if constexpr (sizeof(Item) == 4) {
-      if (isa() == Isa::avx512 && volume <= UINT32_MAX) i = lines_avx512(image, volume, end);
+      if (isa() == Isa::avx512 && volume <= UINT32_MAX) i = lines_avx512(image, volume);
     }
 #else
-    (void)image, (void)volume, (void)end;
+    (void)image, (void)volume;
 #endif
     return i;
   }
 
-  HEPFEED_INLINE bool event(const uint8_t* image, size_t volume, size_t count) {
+  HEPFEED_INLINE void event(const uint8_t* image, size_t volume) {
     constexpr size_t kItems = kLine / sizeof(Item);
-    const size_t end = packed + count;
-    size_t i = lines(image, volume, end);
-    if (packed > end) return false;
+    size_t i = lines(image, volume);
     for (; i + kItems <= volume; i += kItems) {
       const uint8_t* items = image + i * sizeof(Item);
-      if (line_has_bit(items) && !line(items, i, kItems, end)) return false;
+      if (line_has_bit(items)) line(items, i, kItems);
     }
-    return line(image + i * sizeof(Item), i, volume - i, end) && packed == end;
+    line(image + i * sizeof(Item), i, volume - i);
   }
 };
 
@@ -147,20 +143,13 @@ void count_cells(const ImageBlock& images, int64_t* counts) {
   });
 }
 
-size_t pack_cells(const ImageBlock& images, const int64_t* counts, size_t cell_bytes, uint8_t* cells,
-                  uint8_t* values) {
+size_t pack_image(const ImageBlock& images, size_t e, size_t cell_bytes, uint8_t* cells, uint8_t* values) {
   return with_cell_type(cell_bytes, [&](auto cell) {
     return with_item_type(images.item_bytes, [&](auto item) {
-      size_t room = 0;
-      for (size_t e = 0; e < images.events; ++e) room += static_cast<size_t>(counts[e]);
-      Packer<decltype(cell), decltype(item)> packer{cells, values, room};
-      size_t e = 0;
-      for_isa([&]() HEPFEED_INLINE {
-        while (e < images.events && packer.event(images.data + e * images.volume * sizeof(item),
-                                                 images.volume, static_cast<size_t>(counts[e])))
-          ++e;
-      });
-      return e;
+      Packer<decltype(cell), decltype(item)> packer{cells, values};
+      const uint8_t* image = images.data + e * images.volume * sizeof(item);
+      for_isa([&]() HEPFEED_INLINE { packer.event(image, images.volume); });
+      return packer.packed;
     });
   });
 }

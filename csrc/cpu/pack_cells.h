@@ -17,11 +17,13 @@ struct ImageBlock {
 // counts[e] = number of items of event e with a bit that is set.
 void count_cells(const ImageBlock& images, int64_t* counts);
 
-// The items with a bit that is set, in order: their number within the event to `cells` (unsigned, of 2, 4 or
-// 8 bytes), the item to `values`.  Returns the first event that has not counts[e] of them, or `events`;
-// never more than the counts are written.
-size_t pack_cells(const ImageBlock& images, const int64_t* counts, size_t cell_bytes, uint8_t* cells,
-                  uint8_t* values);
+// Room that pack_image() needs behind what it returns.
+constexpr size_t kPackRoom = 16;
+
+// The items of event `e` with a bit that is set, in order: their number within the event to `cells`
+// (unsigned, of 2, 4 or 8 bytes), the item to `values`; both have room for images.volume + kPackRoom items.
+// Returns how many they are.
+size_t pack_image(const ImageBlock& images, size_t e, size_t cell_bytes, uint8_t* cells, uint8_t* values);
 
 // cells[i] = number in C order over `shape` of the site indices[i, 1:]; indices is (rows, 1 + dims).
 // Returns the first site outside of shape, or `rows`.
