@@ -332,7 +332,7 @@ def fill(bench: Bench) -> None:
     """The epoch that fills the cache against one without."""
     lines: list[Line] = []
     rows = bench.rows["densified"]
-    for step_s in (0.0, 0.002):
+    for step_s in (0.0, 0.002, 0.005):
         runs: dict[str, list[float]] = {"without": [], "with": [], "gap": []}
         for number in range(bench.rounds):
             root = bench.folder / f"cache-fill-{1e3 * step_s:g}-{number}"

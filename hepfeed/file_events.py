@@ -8,7 +8,7 @@ from typing import Any
 
 import h5py
 
-from hepfeed import hdf5, schemas
+from hepfeed import hdf5
 from hepfeed.errors import KeyMissingError, nearest
 from hepfeed.hdf5 import FileInfo
 
@@ -32,6 +32,8 @@ def describe_events(path: str, keys: Sequence[str], also: Sequence[str] = (), la
         CodecMissingError: A filter plug-in is missing.
         SourceError: The file can't be read.
     """
+    from hepfeed import schemas  # not needed, and slow to import, where the index knows all files
+
     status = hdf5.stat(path)
     wanted = list(dict.fromkeys([*keys, *also]))
     with hdf5.open_file(path) as file:
@@ -54,6 +56,8 @@ def describe_events(path: str, keys: Sequence[str], also: Sequence[str] = (), la
 
 def missing_key(path: str, candidates: Sequence[str]) -> KeyMissingError:
     """Return the error of a file that has none of some keys; it says whether one is a group, and what there is."""
+    from hepfeed import schemas
+
     with hdf5.open_file(path) as file:
         existing = [*schemas.recognise(file, path).keys] or hdf5.keys_of(file)
         is_group = [key for key in candidates if isinstance(file.get(key), h5py.Group)]
