@@ -173,7 +173,7 @@ class Caches:
         writer = self._writers.get(key)
         if writer is None:
             elsewhere = partial(self._to_memory, key)
-            writer = self._writers[key] = PartWriter(directory, key, form.part_bytes, elsewhere)
+            writer = self._writers[key] = PartWriter(directory, key.partition(":")[0], form.part_bytes, elsewhere)
         return writer
 
     def report(self, form: StreamForm) -> PartsWritten | None:

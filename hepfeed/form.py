@@ -60,7 +60,7 @@ class StreamForm:
         pipeline: Pickled :class:`~hepfeed.pipeline.Pipeline`; empty where there are no steps.
         seed: For random numbers.
         skip_errors: Leave out events for which a step raises.
-        cache: Key and directory of the cache, where there is one.
+        cache: Token and directory of the cache, where there is one; the token begins with its key and a colon.
         part_bytes: Of the parts that are written to it.
     """
 

@@ -662,7 +662,7 @@ class ReaderPool:
 
     def _slot_for(self, cache: CacheFeed) -> int:
         """Return the slot that says which blocks of a cache were verified."""
-        key, blocks = cache.store.key, cache.blocks
+        key, blocks = cache.store.token, cache.blocks
         slot = self._verified.get(key)
         if slot is None:
             slot = self._verified[key] = self.ring.acquire(blocks)
@@ -685,12 +685,12 @@ class ReaderPool:
             streams.add(stream.number)
             calls.append(("add_stream", stream.number, stream.form))
         if stream.cache is not None and stream.cache.store.memory is not None:
-            calls += _memory_calls(stream.cache.store.memory, stream.cache.store.key, stream.fills_cache, grants)
+            calls += _memory_calls(stream.cache.store.memory, stream.cache.store.token, stream.fills_cache, grants)
         some = task.argument.file
         if isinstance(task.argument, Recall | RecallMany) and stream.cache is not None:
             feed, part = stream.cache, task.argument.part
             some = some[part == MISSING]
-            told = parts.setdefault(feed.store.key, set())
+            told = parts.setdefault(feed.store.token, set())
             new = [number for number in np.unique(part).tolist() if number >= 0 and number not in told]
             if new or not told:
                 told.update(new)

@@ -1,6 +1,7 @@
 """A cache over the course of a training: when it is another one, and how it is filled, left and taken up again."""
 
 import functools
+import gc
 import os
 import shutil
 
@@ -26,6 +27,7 @@ import hepfeed as hf
 from hepfeed.cache.key import CacheKey, make_key
 from hepfeed.errors import SpecError
 from hepfeed.pipeline import Pipeline
+from hepfeed.pool import ReaderPool
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
@@ -419,3 +421,18 @@ def test_auto_leaves_rows_alone_that_lie_as_they_are_delivered(tmp_path):
 
 def scaled_image(batch):
     return {**batch, "image": 2 * batch["image"]}
+
+
+def test_readers_outlive_the_store_that_told_them_of_its_parts(spec, tmp_path):
+    """Parts are known in the order in which they are written, and by name when a cache is opened again."""
+    (expected,) = epochs(spec)
+    pool = ReaderPool(2)
+    try:
+        for number in range(4):
+            for _ in range(2):
+                for found in cached_epochs(spec, tmp_path / str(number), 2, readers=2, pool=pool):
+                    assert_same(found, expected)
+                gc.collect()
+            assert len(parts_of(tmp_path / str(number))) > 1
+    finally:
+        pool.close()

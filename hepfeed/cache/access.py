@@ -51,11 +51,11 @@ class CacheAccess:
         if new:
             memory = feed.store.memory
             if memory is not None:
-                self._views.setdefault(feed.store.key, memory.view)
+                self._views.setdefault(feed.store.token, memory.view)
             self._known.update(new)
             self._reader.add_cache(feed.table(0))
-            self._reader.add_parts(feed.store.key, feed.parts(new))
-        fetched = self._reader.fetch(feed.store.key, part, at, runs, lambda dtype, shape: np.empty(shape, dtype))
+            self._reader.add_parts(feed.store.token, feed.parts(new))
+        fetched = self._reader.fetch(feed.store.token, part, at, runs, lambda dtype, shape: np.empty(shape, dtype))
         if fetched.damaged:
             feed.take(None, fetched.damaged)
         return None if fetched.bad.any() else fetched.batch

@@ -176,7 +176,7 @@ class CacheFeed:
     def table(self, verified: int) -> CacheTable:
         """Return what a reader must know, given the slot for what was verified."""
         store = self.store
-        return CacheTable(store.key, store.directory, store.manifest.forms, verified, self.blocks, self._mapped)
+        return CacheTable(store.token, store.directory, store.manifest.forms, verified, self.blocks, self._mapped)
 
     @property
     def blocks(self) -> int:
@@ -185,9 +185,9 @@ class CacheFeed:
 
     @property
     def identity(self) -> tuple[str, str]:
-        """Key of the cache, and the directory that readers may write to; it is empty where they may not.
+        """Token of the cache, and the directory that readers may write to; it is empty where they may not.
 
         Without memory to write to they write only once this process has the right to, be it in the midst of an epoch.
         """
         may = self.store.locked or self.store.memory is None
-        return self.store.key, self.store.directory if may else ""
+        return self.store.token, self.store.directory if may else ""

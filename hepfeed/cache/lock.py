@@ -8,10 +8,11 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator
 
-from hepfeed.cache.store import LOCK
 from hepfeed.errors import HepfeedError, ResourceError, SourceError
 
-__all__ = ["not_writable", "writer_lock"]
+__all__ = ["LOCK", "not_writable", "open_lock", "try_lock", "writer_lock"]
+
+LOCK = "writer.lock"
 
 
 @contextlib.contextmanager
@@ -29,26 +30,41 @@ def writer_lock(directory: str, *, shared: bool = False, on_wait: Callable[[], N
         SourceError: The directory can't be made or written to; or another process writes, and there is no ``on_wait``.
         ResourceError: The disk is full.
     """
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    descriptor = open_lock(directory)
     try:
-        os.makedirs(directory, exist_ok=True)
-        descriptor = os.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise not_writable(directory, error) from error
-    try:
-        try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                if on_wait is None:
-                    raise SourceError(
-                        f"another process writes to the cache in {directory!r}: wait until it has ended", file=directory
-                    ) from error
-                on_wait()
-                fcntl.flock(descriptor, kind)
+        if not try_lock(descriptor, shared):
+            if on_wait is None:
+                raise SourceError(
+                    f"another process writes to the cache in {directory!r}: wait until it has ended", file=directory
+                )
+            on_wait()
+            fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)
+
+
+def open_lock(directory: str) -> int:
+    """Open the lock of a cache, in a directory that is made where it is missing; returns a descriptor.
+
+    Raises:
+        SourceError: The directory can't be made or written to.
+        ResourceError: The disk is full.
+    """
+    try:
+        os.makedirs(directory, exist_ok=True)
+        return os.open(os.path.join(directory, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise not_writable(directory, error) from error
+
+
+def try_lock(descriptor: int, shared: bool = False) -> bool:
+    """Take a lock; False where another process has it."""
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)  # others: a file system without locks
+    return True
 
 
 def not_writable(directory: str, error: OSError) -> HepfeedError:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
+import itertools
 import logging
 import os
-import shutil
 import time
 import weakref
 from collections.abc import Iterable
 from functools import partial
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hepfeed.cache.key import CacheKey
-from hepfeed.cache.manifest import MANIFEST, Manifest, part_files
+from hepfeed.cache.lock import open_lock, try_lock
+from hepfeed.cache.manifest import Manifest, part_files
 from hepfeed.cache.memory import PartMemory
 from hepfeed.cache.places import Contents
 from hepfeed.errors import HepfeedError, ResourceError, SourceError
@@ -28,8 +24,8 @@ from hepfeed.parts.writer import PartsWritten, unfinished
 
 __all__ = ["CacheStore", "cache_directory"]
 
-LOCK = "writer.lock"
 _STALE_S = 3600.0  # what a killed writer left may go after that; another writer's part is finished in seconds
+_numbers = itertools.count()
 _logger = logging.getLogger("hepfeed")
 
 
@@ -59,7 +55,6 @@ class CacheStore:
         manifest: What it holds.
         contents: The same, as tables.
         damaged: ``(part, block)`` that can't be read.
-        verified: A byte for each block: whether its checksum was compared; see :class:`hepfeed.parts.table.CacheTable`.
         memory: Where parts are kept first; None to keep them on disk.
         error: Why nothing more is written; None while all is well, or where nothing was tried.
     """
@@ -84,19 +79,23 @@ class CacheStore:
         self.manifest = Manifest(key, files, events)
         self.contents = Contents()
         self.damaged: list[tuple[int, int]] = []
-        self.verified: NDArray[np.uint8] = np.zeros(0, np.uint8)
         self.error: HepfeedError | None = None
         self.memory: PartMemory | None = None
         self._lock = -1
+        self._number = next(_numbers)
         self._owner = os.getpid()
         self._seen: tuple[int, int] | None = None
-        self._bytes = 0
         self.refresh()
 
     @property
     def key(self) -> str:
         """Digest of the key."""
         return self.manifest.key.digest
+
+    @property
+    def token(self) -> str:
+        """Tells this store from others of the same cache, which may number its parts otherwise."""
+        return f"{self.key}:{self._number}"
 
     @property
     def bytes(self) -> int:
@@ -187,24 +186,10 @@ class CacheStore:
         """
         if self._lock >= 0:
             return True
-        try:
-            os.makedirs(self.directory, exist_ok=True)
-            descriptor = os.open(os.path.join(self.directory, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise ResourceError(f"no room for a cache in {self.directory!r}: {error.strerror}") from error
-            raise SourceError(
-                f"the cache in {self.directory!r} can't be written ({error.strerror}): name a directory that you may"
-                " write to, or use cache=None",
-                file=self.directory,
-            ) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                os.close(descriptor)
-                return False
-            # A file system without locks: two writers would both write each event, and the first one counts.
+        descriptor = open_lock(self.directory)
+        if not try_lock(descriptor):
+            os.close(descriptor)
+            return False
         self._lock = descriptor
         self.refresh()
         self._clear_unfinished()
@@ -307,12 +292,3 @@ class CacheStore:
         if getattr(self, "_lock", -1) >= 0 and self._owner == os.getpid():
             with contextlib.suppress(OSError):
                 os.close(self._lock)
-
-    def remove(self) -> None:
-        """Delete the cache."""
-        shutil.rmtree(self.directory)
-
-    @property
-    def path_of_manifest(self) -> str:
-        """Path of the manifest."""
-        return os.path.join(self.directory, MANIFEST)

@@ -13,9 +13,8 @@ import xxhash
 from numpy.typing import NDArray
 
 from hepfeed.cache.inventory import Inventory
-from hepfeed.cache.lock import writer_lock
+from hepfeed.cache.lock import LOCK, writer_lock
 from hepfeed.cache.manifest import MANIFEST
-from hepfeed.cache.store import LOCK
 from hepfeed.errors import HepfeedError, SourceError
 from hepfeed.parts.part import BOOKS, Part
 from hepfeed.parts.writer import unfinished

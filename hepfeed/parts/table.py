@@ -14,7 +14,7 @@ class CacheTable:
     """A cache as a reader needs it; its parts are told one by one.
 
     Attributes:
-        key: Of the cache.
+        key: Token of the store, which begins with the key of the cache.
         directory: Where its files lie.
         forms: The arrays of a batch, in its order.
         verified: Slot of shared memory with a byte for each block of all parts: 0 not yet looked at, 1 right, 2
