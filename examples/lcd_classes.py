@@ -21,7 +21,8 @@ def profiles(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Energy sums of each layer and of rings around the axis; runs in the readers."""
     ecal, hcal = batch["ECAL"], batch["HCAL"]
     sums = [ecal.sum((1, 2)), ecal.sum((2, 3)), ecal.sum((1, 3)), hcal.sum((1, 2)), hcal.sum((2, 3))]
-    return {"x": np.log1p(np.concatenate(sums, axis=1)), "label": batch["label"]}
+    x = np.log1p(np.concatenate(sums, axis=1))
+    return {"x": x, "label": batch["label"], "event": batch["event"]}  # with "event", what it returns can be cached
 
 
 def main() -> None:
@@ -40,6 +41,7 @@ def main() -> None:
             splits={"train": 0.8, "val": 0.2},
             num_workers=options.workers,
             process_fn=profiles,
+            cache=f"{folder}/cache",
             outputs=("x", "label"),
         ) as provider:
             features = next(iter(provider.val))[0].shape[1]

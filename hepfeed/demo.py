@@ -100,12 +100,13 @@ def open_provider(spec: SampleSpec, directory: str | os.PathLike[str], *, worker
 
     Args:
         spec: Of :func:`make_events`.
-        directory: Where the index is kept.
+        directory: Where index and cache are kept.
         workers: Readers.
         seed: Of the split and of the order.
     """
-    index = Path(directory) / "index.sqlite"
-    return DataProvider(spec, BATCH_SIZE, splits=SPLITS, num_workers=workers, seed=seed, index=index)
+    home = Path(directory)
+    cache, index = home / "cache", home / "index.sqlite"
+    return DataProvider(spec, BATCH_SIZE, splits=SPLITS, num_workers=workers, seed=seed, cache=cache, index=index)
 
 
 # ---- training

@@ -46,7 +46,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     A batch lies in shared memory until the last tensor or view of it dies; a batch that is kept never changes.  The
     loader needs ``max(2 x batches of a window, (prefetch_factor + 1) x num_workers) + 3`` batches of shared memory.
-    From the cache up to 8 small batches share a slot, and it takes up to 2 slots a reader and 3 more.
+    From the cache up to 16 small batches share a slot, and it takes up to 2 slots a reader and 3 more.
 
     Args:
         dataset: The events.

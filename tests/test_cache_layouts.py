@@ -291,7 +291,7 @@ FAULTS = {
     "differ in form before the cache point: 'longest'": ragged_shapes,
     "'text' is ndarray of <U1, which can't be cached": texts,
     "'mean' has 1 rows for 16 events": of_the_batch,
-    "leave out 'event'": nameless,
+    "leaves out 'event'": nameless,
 }
 
 
@@ -306,7 +306,7 @@ def test_what_can_not_be_cached_is_an_error_where_a_cache_was_asked_for(spec, tm
         pytest.raises(ProcessError, match=fault) as caught,
     ):
         list(loader)
-    assert "put 'cache' before" in str(caught.value) or fault == "leave out 'event'"
+    assert "put 'cache' before" in str(caught.value) or fault == "leaves out 'event'"
     assert parts_of(tmp_path / "cache") == []
 
 

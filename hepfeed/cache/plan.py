@@ -10,8 +10,8 @@ from hepfeed.index import EventIndex
 __all__ = ["batch_edges", "block_numbers", "event_sizes", "task_edges"]
 
 Ints = NDArray[np.int64]
-_TASKS = 64  # of a set that is neither small nor large
-_LEAST_BYTES, _MOST_BYTES = 128 << 20, 512 << 20  # of a task, delivered; each ends with a wait for the disk
+_TASKS = 32  # of a set that is neither small nor large
+_LEAST_BYTES, _MOST_BYTES = 16 << 20, 512 << 20  # of a task, delivered; each ends with a wait for the disk
 _BATCH_BYTES = 8 << 20
 _MOST_BATCH_BYTES = 64 << 20  # a block up to that size is read at once, so that its chunks are decoded once
 
@@ -19,8 +19,8 @@ _MOST_BATCH_BYTES = 64 << 20  # a block up to that size is read at once, so that
 def task_edges(index: EventIndex) -> Ints:
     """Return where tasks begin and end, ``(tasks + 1,)`` places in the index.
 
-    Task i has the events ``edges[i]:edges[i + 1]``: whole blocks of events that share chunks, of about 1/64 of the
-    delivered bytes, but 128 MiB at least and 512 MiB at most.
+    Task i has the events ``edges[i]:edges[i + 1]``: whole blocks of events that share chunks, of about 1/32 of the
+    delivered bytes, but 16 MiB at least and 512 MiB at most.
     """
     file = index.file_of(np.arange(len(index)))
     sizes = event_sizes(index, file, index.rows)

@@ -145,7 +145,7 @@ def _summary(
 
     accuracy = training.epochs[-1].val.accuracy
     console.print(
-        f"[bold green]hepfeed loads {comparison.ratio:,.0f} times as many events a second as torch's loader does event"
+        f"[bold green]from its cache hepfeed loads {comparison.ratio:,.0f} times as many events a second as torch's loader does event"
         f" by event;[/] {accuracy:.0%} of the validation events are classified rightly, 25% would be chance."
     )
     if kept is not None:

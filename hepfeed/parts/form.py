@@ -91,7 +91,10 @@ def forms_of(batch: Batch) -> tuple[ArrayForm, ...]:
         ProcessError: The batch has something that can't be kept event by event.
     """
     if "event" not in batch:
-        raise ProcessError("the steps before the cache point leave out 'event', which says what each row is")
+        raise ProcessError(
+            "nothing is cached, because a function before the cache point leaves out 'event', which says what each row"
+            " is: let it return batch['event'] too, or use cache=None"
+        )
     events = len(batch["event"])
     forms = [_form_of(name, value, events) for name, value in batch.items() if name not in NOT_CACHED]
     return tuple(replace(form, stored_as=_other_path(form.name, batch)) for form in forms)
