@@ -92,6 +92,7 @@ def without_sources(spec):
 def command(spec, out, *more, **options):
     """Start ``hepfeed cache build`` in a session of its own."""
     arguments = [*COMMAND, str(spec), "-o", str(out), *map(str, more)]
+    options.setdefault("cwd", "/")  # not where the sources lie, which python -c would import
     return subprocess.Popen(
         arguments, start_new_session=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
     )

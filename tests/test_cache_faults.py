@@ -6,13 +6,13 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
 
 import h5py
 import numpy as np
-import psutil
 import pytest
 from cached import (
     assert_same,
@@ -263,7 +263,7 @@ def test_nothing_is_lost_when_a_reader_is_killed(spec, tmp_path, monkeypatch, ex
             for place, batch in enumerate(loader):
                 batches.append(batch)
                 if (number, place) == (epoch, moment):
-                    psutil.Process().children()[0].kill()
+                    os.kill(loader._own_pool.pids[0], signal.SIGKILL)
             assert_same(contents(batches), expected)
             del batches, batch
         assert loader.stats()["restarts"] == 1
@@ -374,6 +374,7 @@ def test_another_training_reads_what_the_first_has_written(spec, tmp_path, expec
         capture_output=True,
         text=True,
         check=True,
+        cwd="/",  # not where the sources lie, which python -c would import
     )
     assert out.stdout == "240\n"
     assert parts_of(root) == []  # it has not written beside the first

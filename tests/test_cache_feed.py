@@ -4,7 +4,9 @@ import functools
 import gc
 import os
 import shutil
+import sys
 
+import cloudpickle
 import h5py
 import numpy as np
 import pytest
@@ -28,6 +30,8 @@ from hepfeed.cache.key import CacheKey, make_key
 from hepfeed.errors import SpecError
 from hepfeed.pipeline import Pipeline
 from hepfeed.pool import ReaderPool
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # readers can't import tests
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 

@@ -1,7 +1,9 @@
 """What comes from the cache is what comes from the sources: over every layout of files, and every kind of step."""
 
 import logging
+import sys
 
+import cloudpickle
 import h5py
 import numpy as np
 import pytest
@@ -22,6 +24,8 @@ import hepfeed as hf
 from hepfeed.errors import ProcessError, SpecError
 from hepfeed.pool import ReaderPool
 from hepfeed.tensors import KernelMap, take
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # readers can't import tests
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
