@@ -146,7 +146,8 @@ def _summary(
     accuracy = training.epochs[-1].val.accuracy
     console.print(
         f"[bold green]from its cache hepfeed loads {comparison.ratio:,.0f} times as many events a second as torch's"
-        f" loader does event by event;[/] {accuracy:.0%} of the validation events are classified rightly, 25% would be chance."
+        f" loader does event by event;[/] {accuracy:.0%} of the validation events are classified rightly, 25% would be"
+        " chance."
     )
     if kept is not None:
         console.print(f"The events are in {kept}; look at them: hepfeed check {kept / SPEC_NAME}", markup=False)
