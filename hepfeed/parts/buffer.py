@@ -32,6 +32,7 @@ class EventBuffer:
         event: ``(n, 2)`` of each batch.
         removed: ``(m, 2)`` of each batch.
         bytes: Of all arrays.
+        whole: False where a signal ended :meth:`add` half way: such a buffer must not be written.
     """
 
     forms: tuple[ArrayForm, ...]
@@ -41,6 +42,7 @@ class EventBuffer:
     event: list[Ints] = field(default_factory=list)
     removed: list[Ints] = field(default_factory=list)
     bytes: int = 0
+    whole: bool = True
     _storage: dict[str, Storage] = field(default_factory=dict)
 
     @property
@@ -52,6 +54,7 @@ class EventBuffer:
         """Encode the events of a batch, whose arrays have these forms, and keep them."""
         if not len(batch["event"]):
             return
+        self.whole = False
         self.event.append(np.array(batch["event"], np.int64))
         for form in self.forms:
             value = batch[form.name]
@@ -59,6 +62,7 @@ class EventBuffer:
             self._keep(encode(form, value, storage))
         if "weight" in batch:
             self._keep(EventColumns({"weight": np.array(batch["weight"], np.float32)}, {}, {"weight": ""}))
+        self.whole = True
 
     def _keep(self, columns: EventColumns) -> None:
         for path, array in columns.rows.items():

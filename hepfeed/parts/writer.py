@@ -128,7 +128,7 @@ class PartWriter:
     def flush(self) -> None:
         """Begin to write what was collected."""
         buffer, self._buffer = self._buffer, None
-        if buffer is None or not (buffer.events or buffer.removed):
+        if buffer is None or not buffer.whole or not (buffer.events or buffer.removed):
             return
         self.wait()
         self._finished.clear()
