@@ -17,12 +17,12 @@ from hepfeed.cache.feed import CacheFeed
 from hepfeed.cache.option import CacheOption, open_cache
 from hepfeed.draws import Draws
 from hepfeed.errors import HepfeedError, ProcessError, SpecError
-from hepfeed.form import KeyPlace, empty_batch, place_keys
+from hepfeed.form import KeyPlace, empty_batch
 from hepfeed.index import EventIndex, OnError
 from hepfeed.pipeline import Pipeline, Transform
 from hepfeed.progress import Progress, progress_bars
 from hepfeed.source_reader import SourceReader
-from hepfeed.spec import SampleSpec
+from hepfeed.spec import SampleSpec, as_spec
 from hepfeed.splits import Splits
 from hepfeed.store import IndexStore
 from hepfeed.tensors import Batch, Jagged, Padded, Sparse, Structured, take
@@ -96,7 +96,8 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
             raise SpecError(f"split={split!r} needs the fractions: splits={{'train': 0.8, 'val': 0.1, 'test': 0.1}}")
         self.spec = as_spec(spec)
         self.split = split
-        self.pipeline = _pipeline(self.spec, transform, augment, on_nonfinite)
+        pipeline = self.spec.with_steps(transform, on_nonfinite)
+        self.pipeline = pipeline if augment else pipeline.without_augmentation()
         self.on_error: OnError = on_error
         self._cache = (cache, cache_size)
         bars = progress_bars(progress) if progress is None or isinstance(progress, bool) else nullcontext(progress)
@@ -137,7 +138,7 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
     @property
     def catalog(self) -> str:
         """What the numbers of files mean to a reader."""
-        return f"{self.spec.fingerprint()}:{len(self.index.sources)}"
+        return self.index.catalog
 
     def __len__(self) -> int:
         return len(self.index)
@@ -209,7 +210,7 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
     @property
     def places(self) -> tuple[KeyPlace, ...]:
         """The keys as they are read."""
-        return place_keys([(key.name, key.dtype, key.shape, key.rows) for key in self.index.keys], 1)[0]
+        return self.index.place_keys(1)[0]
 
     def _read(self, file: NDArray[np.int64], row: NDArray[np.int64]) -> Batch:
         """Read events into arrays of their own."""
@@ -238,25 +239,3 @@ def _single(value: Any) -> Any:
     if isinstance(value, Sparse | Structured):
         return value.map(torch.as_tensor)
     return torch.as_tensor(np.asarray(value)[0])
-
-
-def _pipeline(
-    spec: SampleSpec,
-    transform: Sequence[Transform] | Transform | None,
-    augment: bool,
-    on_nonfinite: Literal["raise", "zero", "drop"] | None,
-) -> Pipeline:
-    first: list[Transform] = []
-    if on_nonfinite is not None:
-        first.append({"finite": {"action": on_nonfinite}})
-    pipeline = Pipeline(first) + spec.steps + Pipeline(transform)
-    return pipeline if augment else pipeline.without_augmentation()
-
-
-def as_spec(spec: SampleSpec | Sequence[Any] | str | os.PathLike[str]) -> SampleSpec:
-    """Return a specification from any of its forms."""
-    if isinstance(spec, SampleSpec):
-        return spec
-    if isinstance(spec, str | os.PathLike):
-        return SampleSpec.load(os.fspath(spec))
-    return SampleSpec(spec)

@@ -18,6 +18,7 @@ from hepfeed.columns import Column, Extents
 from hepfeed.errors import HepfeedError, SpecError
 from hepfeed.expression import find_name
 from hepfeed.file_events import missing_key
+from hepfeed.form import KeyPlace, place_keys
 from hepfeed.hdf5 import ChunkTable, DatasetInfo, FileInfo, KeyTable, SourceTable
 from hepfeed.progress import Progress
 from hepfeed.spec import Sample, SampleSpec
@@ -206,6 +207,15 @@ class EventIndex:
         for key in self.keys:
             total += key.row_bytes * (float(self._counts[key.rows].mean()) if key.rows else 1.0)
         return int(total)
+
+    @property
+    def catalog(self) -> str:
+        """What the numbers of files mean to a reader."""
+        return f"{self.spec.fingerprint()}:{len(self.sources)}"
+
+    def place_keys(self, batch_size: int) -> tuple[tuple[KeyPlace, ...], int]:
+        """Return where the keys of a batch lie in a slot; see :func:`hepfeed.form.place_keys`."""
+        return place_keys([(key.name, key.dtype, key.shape, key.rows) for key in self.keys], batch_size)
 
     def file_of(self, events: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the file of each event."""

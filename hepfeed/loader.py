@@ -17,7 +17,7 @@ from hepfeed.collate import Collator, Outputs
 from hepfeed.dataset import EventDataset
 from hepfeed.errors import HepfeedError, SpecError
 from hepfeed.filler import BatchSpec, Filler, Order, Window, windows_of
-from hepfeed.form import StreamForm, place_keys
+from hepfeed.form import StreamForm
 from hepfeed.index import EventIndex
 from hepfeed.packing import Oversize
 from hepfeed.parts.writer import PART_BYTES
@@ -187,9 +187,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self._own_pool: ReaderPool | None = None
         self._clock = StageClock()
         self._clock.readers = num_workers
-        keys = [(key.name, key.dtype, key.shape, key.rows) for key in dataset.index.keys]
         assert batch_size is not None
-        places, dense_bytes = place_keys(keys, batch_size)
+        places, dense_bytes = dataset.index.place_keys(batch_size)
         pipeline = dataset.pipeline + Pipeline(process_fn) + _prebuilding(prebuild)
         pickled = cloudpickle.dumps(pipeline) if len(pipeline) else NO_PIPELINE
         skip_errors = dataset.on_error == "skip"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from hepfeed.cache.option import CacheOption
 from hepfeed.collate import Outputs
-from hepfeed.dataset import EventDataset, as_spec
+from hepfeed.dataset import EventDataset
 from hepfeed.errors import SpecError, nearest
 from hepfeed.index import OnError
 from hepfeed.loader import DataLoader, Shuffle
@@ -17,7 +17,7 @@ from hepfeed.pipeline import Function, Transform
 from hepfeed.pool import ReaderPool
 from hepfeed.progress import Progress
 from hepfeed.quotas import Composition, Exhausted
-from hepfeed.spec import SampleSpec
+from hepfeed.spec import SampleSpec, as_spec
 
 __all__ = ["DataProvider"]
 

@@ -62,7 +62,7 @@ from hepfeed.spec_options import (
 from hepfeed.transforms.target import Target
 from hepfeed.weight_rules import Rule, read_rule
 
-__all__ = ["HDF5_SUFFIXES", "RESERVED_NAMES", "LabelRule", "Sample", "SampleSpec", "hdf5_files"]
+__all__ = ["HDF5_SUFFIXES", "RESERVED_NAMES", "LabelRule", "Sample", "SampleSpec", "as_spec", "hdf5_files"]
 
 Path: TypeAlias = str | os.PathLike[str]
 
@@ -225,6 +225,15 @@ class SampleSpec:
     def as_read(self) -> SampleSpec:
         """Return the specification without targets, transforms and weights."""
         return SampleSpec(self.samples, filter=self.filter, classes=self.classes, dtypes=self.dtypes)
+
+    def with_steps(
+        self,
+        transform: Sequence[Transform] | Transform | None,
+        on_nonfinite: Literal["raise", "zero", "drop"] | None = None,
+    ) -> Pipeline:
+        """Return all steps of a data set: what is done with numbers that are not finite, :attr:`steps`, and these."""
+        first: list[Transform] = [] if on_nonfinite is None else [{"finite": {"action": on_nonfinite}}]
+        return Pipeline(first) + self.steps + Pipeline(transform)
 
     def fingerprint(self) -> str:
         """Return 32 hexadecimal digits that change with any option or the list of files.
@@ -526,3 +535,12 @@ def _naming(where: str) -> Iterator[None]:
     except HepfeedError as error:
         error.message = f"{where}: {error.message}"
         raise
+
+
+def as_spec(spec: SampleSpec | Sequence[Any] | str | os.PathLike[str]) -> SampleSpec:
+    """Return a specification from any of its forms."""
+    if isinstance(spec, SampleSpec):
+        return spec
+    if isinstance(spec, str | os.PathLike):
+        return SampleSpec.load(os.fspath(spec))
+    return SampleSpec(spec)

@@ -23,7 +23,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from hepfeed.dataset import EventDataset, as_spec
+from hepfeed.dataset import EventDataset
 from hepfeed.errors import KeyMissingError, SpecError, nearest
 from hepfeed.figures import After, Figure, KeyStatistics, Statistics, Summary, default_path
 from hepfeed.index import OnError
@@ -34,7 +34,7 @@ from hepfeed.percentiles import Counts, Numbers
 from hepfeed.pipeline import Pipeline
 from hepfeed.progress import Progress, progress_bars
 from hepfeed.provider import DEFAULT_SPLITS
-from hepfeed.spec import SampleSpec
+from hepfeed.spec import SampleSpec, as_spec
 
 __all__ = ["GATHER", "PERCENTILES", "KeyStatistics", "Statistics", "Summary", "collect", "default_path", "load"]
 

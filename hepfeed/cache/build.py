@@ -24,12 +24,12 @@ from hepfeed.cache.stock import Stock
 from hepfeed.cache.store import cache_directory
 from hepfeed.cache.verify import damaged_parts
 from hepfeed.errors import CorruptDataError, HepfeedError, SourceError, SpecError
-from hepfeed.form import StreamForm, place_keys
+from hepfeed.form import StreamForm
 from hepfeed.index import EventIndex, OnError
 from hepfeed.parts.writer import PART_BYTES
 from hepfeed.pipeline import Pipeline, Transform
 from hepfeed.progress import Progress
-from hepfeed.spec import SampleSpec
+from hepfeed.spec import SampleSpec, as_spec
 from hepfeed.store import IndexStore
 from hepfeed.worker import Reply, call_everywhere
 
@@ -157,10 +157,8 @@ def build_cache(
     if workers is not None and workers < 1:
         raise SpecError(f"workers={workers!r}: there must be one")
     begun = time.monotonic()
-    read = _as_spec(spec)
-    pipeline = (
-        Pipeline([{"finite": {"action": on_nonfinite}}] if on_nonfinite else []) + read.steps + Pipeline(transform)
-    )
+    read = as_spec(spec)
+    pipeline = read.with_steps(transform, on_nonfinite)
     cores = workers or os.cpu_count() or 1
     store = IndexStore(index if index is not None else "")
     events = EventIndex(read, store=store, workers=cores, on_error=on_error, progress=opening)
@@ -187,12 +185,6 @@ def build_cache(
         if verify:
             build.verify(runner)
     return build.report(begun)
-
-
-def _as_spec(spec: SampleSpec | Sequence[Any] | str | os.PathLike[str]) -> SampleSpec:
-    if isinstance(spec, SampleSpec):
-        return spec
-    return SampleSpec.load(os.fspath(spec)) if isinstance(spec, str | os.PathLike) else SampleSpec(spec)
 
 
 @contextlib.contextmanager
@@ -258,11 +250,10 @@ class _Build:
         self._index, self._key, self._directory = index, key, directory
         self._shard, self._max_bytes = shard, max_bytes
         self._progress = progress or _nobody
-        places, dense_bytes = place_keys([(each.name, each.dtype, each.shape, each.rows) for each in index.keys], 1)
-        catalog = f"{index.spec.fingerprint()}:{len(index.sources)}"
+        places, dense_bytes = index.place_keys(1)
         pickled = cloudpickle.dumps(pipeline)
         cache = (key.digest, directory)
-        self._form = StreamForm(places, dense_bytes, catalog, pickled, 0, skip_errors, cache, part_bytes)
+        self._form = StreamForm(places, dense_bytes, index.catalog, pickled, 0, skip_errors, cache, part_bytes)
         self._edges = task_edges(index)
         self._skipped: list[tuple[int, int]] = []
         self._faults: list[str] = []
