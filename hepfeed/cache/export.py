@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import zipfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,16 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from hepfeed import _cache
 from hepfeed.cache.inventory import Inventory
 from hepfeed.cache.places import Contents
 from hepfeed.convert.writer import complete_file
 from hepfeed.errors import CorruptDataError, KeyMissingError, ResourceError, SourceError, SpecError, nearest
+from hepfeed.parts.columns import encode
 from hepfeed.parts.form import ArrayForm, cell_type
 from hepfeed.parts.reader import PartReader
 from hepfeed.parts.table import CacheTable
-from hepfeed.tensors import Graph, Jagged, Padded, Sparse
+from hepfeed.tensors import Jagged, Padded, Sparse
 
 __all__ = ["Exported", "Format", "export_cache"]
 
@@ -202,9 +205,10 @@ def _step(form: ArrayForm) -> int:
     return int(np.clip(_BATCH_BYTES // max(1, size), 1, 1 << 16))
 
 
-class _Sink:
+class _Sink(ABC):
     """An open file."""
 
+    @abstractmethod
     def put(
         self,
         name: str,
@@ -214,7 +218,6 @@ class _Sink:
         attrs: Attributes = None,
     ) -> None:
         """Write one array, whose rows come one run after another, and what its group is to say."""
-        raise NotImplementedError
 
 
 def _write(
@@ -233,14 +236,17 @@ def _write(
     if form.kind == "dense" and (dense or not cells):
         sink.put(name, (n, *form.shape), dtype, rows(lambda value: value))
     elif form.kind == "dense":
-        numbers = rows(lambda value: _active(value).sum(1), last=False)
+        cell = cell_type(form.items)
+
+        def packed(value: NDArray[Any]) -> tuple[Ints, NDArray[Any], NDArray[Any]]:
+            return _cache.pack(np.ascontiguousarray(value), len(value), cell.itemsize)
+
+        numbers = rows(lambda value: packed(value)[0], last=False)
         counts = np.concatenate([np.empty(0, np.int64), *numbers])
         total = int(counts.sum())
-        cell = cell_type(form.items)
         _offsets(sink, f"{name}/offsets", counts, {"shape": form.shape})
-        coords = rows(lambda value: np.nonzero(_active(value))[1].astype(cell), last=False)
-        sink.put(f"{name}/coords", (total,), cell, coords)
-        sink.put(f"{name}/values", (total,), dtype, rows(lambda value: value.reshape(len(value), -1)[_active(value)]))
+        sink.put(f"{name}/coords", (total,), cell, rows(lambda value: packed(value)[1], last=False))
+        sink.put(f"{name}/values", (total,), dtype, rows(lambda value: packed(value)[2]))
     elif form.kind == "padded":
         sink.put(f"{name}/values", (n, *form.shape), dtype, rows(lambda value: value.values, last=False))
         sink.put(f"{name}/mask", (n, form.shape[0]), np.dtype(bool), rows(lambda value: value.mask))
@@ -259,24 +265,12 @@ def _write(
         else:
             nodes = source.counts(f"{form.path}/nodes", places)
             _offsets(sink, f"{name}/nodes", nodes)
-            sink.put(f"{name}/edges", (total, 2), np.dtype(np.int32), rows(_edges))
-
-
-def _active(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return which cells of images are kept, ``(images, cells)``: those with any bit, so that -0.0 is."""
-    flat = np.ascontiguousarray(values).reshape(len(values), -1)
-    size = min(flat.dtype.itemsize, 8)
-    bits = flat.view(f"u{size}").reshape(*flat.shape, flat.dtype.itemsize // size)
-    return np.asarray((bits != 0).any(-1), bool)
+            edges = rows(lambda value: encode(form, value, "rows").rows[f"{name}/edges"])
+            sink.put(f"{name}/edges", (total, 2), np.dtype(np.int32), edges)
 
 
 def _values(value: Jagged | Padded) -> NDArray[Any]:
     return np.asarray(value.values)
-
-
-def _edges(value: Graph) -> NDArray[np.int32]:
-    first = np.repeat(value.offsets[:-1], np.diff(value.edge_offsets))
-    return np.asarray((value.edge_index - first).T, np.int32)
 
 
 def _image(value: Sparse) -> NDArray[Any]:

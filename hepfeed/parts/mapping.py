@@ -69,6 +69,6 @@ def on_network(descriptor: int) -> bool:
     if ctypes.sizeof(ctypes.c_long) != 8:
         return True
     buffer = (ctypes.c_long * 32)()  # struct statfs begins with f_type, a long
-    if ctypes.CDLL(None).fstatfs(descriptor, buffer) != 0:
+    if _library().fstatfs(descriptor, buffer) != 0:
         return True
     return (buffer[0] & 0xFFFFFFFF) in _NETWORK
