@@ -14,7 +14,7 @@ from hepfeed.errors import FileFormatError, HepfeedError, SourceError
 from hepfeed.parts.form import ArrayForm
 from hepfeed.parts.part import Part
 
-__all__ = ["Inventory", "caches_below"]
+__all__ = ["Inventory", "caches_below", "open_part"]
 
 Ints = NDArray[np.int64]
 
@@ -75,24 +75,15 @@ class Inventory:
 
     def adopt(self, name: str, part: Part | None = None) -> None:
         """Take in a part that is on disk, given what is known of it; a fault where it can't be read."""
-        path = os.path.join(self.directory, name)
         try:
-            size = os.path.getsize(path)
-            if part is None or part.bytes != size:
-                if part is not None and size < part.bytes:
-                    raise FileFormatError(f"{path!r} is cut short", file=path)
-                part, key, forms = Part.open(path)
-                if key != (self.key or key):
-                    raise SourceError(f"{path!r} belongs to another cache", file=path)
-                if self.forms and forms != self.forms:
-                    raise SourceError(f"{path!r} has other arrays than the parts before", file=path)
-                self.key, self.forms = key, forms
-                self.unlisted.append(name)
+            found, self.key, self.forms = open_part(self.directory, name, part, self.key, self.forms)
         except (HepfeedError, OSError) as error:
             self.faults.append(str(error))
             self.unusable.append(name)
             return
-        self.parts[name] = part
+        if found is not part:
+            self.unlisted.append(name)
+        self.parts[name] = found
 
     @property
     def bytes(self) -> int:
@@ -111,6 +102,36 @@ class Inventory:
                 self.faults.append(str(error))
                 self.unusable.append(name)
                 del self.parts[name]
+
+
+def open_part(
+    directory: str, name: str, listed: Part | None, key: str, forms: tuple[ArrayForm, ...]
+) -> tuple[Part, str, tuple[ArrayForm, ...]]:
+    """Return a part that is on disk, the key of its cache, and the arrays of a batch.
+
+    Args:
+        directory: Of the cache.
+        name: Of the part.
+        listed: What the manifest says of it; the file is looked at where it says nothing, or has another size.
+        key: Digest of the key that it must have; empty for any.
+        forms: The arrays that it must have; empty for any.
+
+    Raises:
+        SourceError: It can't be read, is cut short, or belongs to another cache.
+        OSError: It is gone.
+    """
+    path = os.path.join(directory, name)
+    size = os.path.getsize(path)
+    if listed is not None and listed.bytes == size:
+        return listed, key, forms
+    if listed is not None and size < listed.bytes:
+        raise FileFormatError(f"{path!r} is cut short", file=path)
+    part, its_key, its_forms = Part.open(path)
+    if its_key != (key or its_key):
+        raise SourceError(f"{path!r} belongs to another cache", file=path)
+    if forms and its_forms != forms:
+        raise SourceError(f"{path!r} has other arrays than the parts before", file=path)
+    return part, its_key, its_forms
 
 
 def read_events(part: Part, directory: str, damaged: list[int]) -> tuple[Ints, Ints]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import ClassVar
 
+from hepfeed.cache.inventory import open_part
 from hepfeed.cache.key import CacheKey
 from hepfeed.cache.lock import open_lock, try_lock
 from hepfeed.cache.manifest import Manifest, part_files
@@ -155,13 +156,8 @@ class CacheStore:
 
     def _adopt(self, name: str, part: Part | None) -> None:
         """Take in a part that is on disk."""
-        path = os.path.join(self.directory, name)
         try:
-            if part is None or part.bytes != os.path.getsize(path):
-                part, key, forms = Part.open(path)
-                if key != self.key:
-                    raise SourceError(f"{path!r} belongs to another cache", file=path)
-                self._agree(forms, path)
+            part, _, self.manifest.forms = open_part(self.directory, name, part, self.key, self.manifest.forms)
             self.contents.add(part, self.directory)
         except (HepfeedError, OSError) as error:
             _logger.warning("%s; its events are processed again", str(error))
