@@ -24,11 +24,12 @@ from hepfeed.filler import Filler, Window
 from hepfeed.form import StreamForm, place_keys
 from hepfeed.hdf5 import DatasetInfo
 from hepfeed.index import EventIndex, KeyInfo, Source
-from hepfeed.pool import NO_PIPELINE, ReaderPool, Stream
+from hepfeed.pool import ReaderPool
 from hepfeed.progress import Progress
 from hepfeed.spec import SampleSpec
 from hepfeed.stats import StageClock
 from hepfeed.store import IndexStore
+from hepfeed.stream import NO_PIPELINE, Stream
 from hepfeed.tensors import Jagged, take
 
 __all__ = ["ClassReport", "KeyReport", "KeyStorage", "ReadCost", "SpecReport", "check_spec"]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hepfeed.errors import KeyMissingError, ProcessError, SpecError, nearest
 from hepfeed.form import StreamForm
-from hepfeed.pool import Delivery
+from hepfeed.stream import Delivery
 from hepfeed.tensors import Batch, Structured, take
 
 __all__ = ["Collator", "Outputs"]

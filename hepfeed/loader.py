@@ -22,9 +22,10 @@ from hepfeed.index import EventIndex
 from hepfeed.packing import Oversize
 from hepfeed.parts.writer import PART_BYTES
 from hepfeed.pipeline import Function, Pipeline
-from hepfeed.pool import NO_PIPELINE, ReaderPool, Stream
+from hepfeed.pool import ReaderPool
 from hepfeed.quotas import Composition, Exhausted
 from hepfeed.stats import FeedStats, StageClock
+from hepfeed.stream import NO_PIPELINE, Stream
 
 __all__ = ["DataLoader"]
 

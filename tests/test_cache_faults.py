@@ -490,3 +490,19 @@ def test_a_directory_that_can_only_be_read_feeds_if_it_is_complete(spec, root, i
     assert "name a directory that you may write to" in refused
     out = in_namespace(read_only, FEED, json.dumps(spec), "auto", env={"HEPFEED_CACHE": str(root)})
     assert [line for line in out.splitlines() if not line.startswith("warning")] == ["240", "240", "240"]
+
+
+def test_a_reader_that_dies_gives_its_memory_back(spec, expected, monkeypatch, tmp_path):
+    """The budget allows for one part: it is written although the reader that was to write it was killed."""
+    monkeypatch.setenv("HEPFEED_CACHE", str(tmp_path / "none"))
+    dataset = hf.EventDataset(spec, cache="ram", cache_size=48 << 20)
+    with hf.DataLoader(dataset, 16, True, num_workers=1, persistent_workers=True, seed=7) as loader:
+        iterator = iter(loader)
+        batches = [next(iterator)]
+        os.kill(loader._own_pool.pids[0], signal.SIGKILL)
+        batches += list(iterator)
+        assert_same(contents(batches), expected)
+        assert parts_of(tmp_path) == []
+        for _ in range(2):
+            assert_same(contents(loader), expected)
+        assert parts_of(tmp_path) == []

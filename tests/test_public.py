@@ -19,6 +19,7 @@ LAYERS = [
     ["loader"],
     ["check", "collate"],
     ["dataset", "pool"],
+    ["stream"],
     ["cache", "filler"],
     ["crawl", "index"],
     ["reader", "spec"],
