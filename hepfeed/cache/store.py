@@ -55,7 +55,6 @@ class CacheStore:
         directory: Of its files.
         manifest: What it holds.
         contents: The same, as tables.
-        damaged: ``(part, block)`` that can't be read.
         memory: Where parts are kept first; None to keep them on disk.
         error: Why nothing more is written; None while all is well, or where nothing was tried.
     """
@@ -79,7 +78,6 @@ class CacheStore:
         self.limit: int | None = None
         self.manifest = Manifest(key, files, events)
         self.contents = Contents()
-        self.damaged: list[tuple[int, int]] = []
         self.error: HepfeedError | None = None
         self.memory: PartMemory | None = None
         self._lock = -1
@@ -102,6 +100,16 @@ class CacheStore:
     def bytes(self) -> int:
         """Bytes of all parts."""
         return sum(part.bytes for part in self.contents.parts if part.slot < 0)
+
+    @property
+    def damaged(self) -> list[tuple[int, int]]:
+        """``(part, block)`` that can't be read."""
+        return [
+            (self.contents.number(name), block)
+            for name, blocks in self.manifest.damaged.items()
+            if name in self.contents
+            for block in blocks
+        ]
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
@@ -135,12 +143,6 @@ class CacheStore:
         missing = [name for name in known if name not in self.contents and not self._given_up(name)]
         if missing:
             _logger.warning("%s lacks %d of its parts: their events are processed again", self.directory, len(missing))
-        self.damaged = [
-            (self.contents.number(name), block)
-            for name, blocks in self.manifest.damaged.items()
-            if name in self.contents
-            for block in blocks
-        ]
         if listed is None and self.contents.parts and self._lock < 0:
             self._renew()
 
@@ -251,7 +253,8 @@ class CacheStore:
 
     def mark(self, damaged: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         """Take note of blocks that can't be read; returns those that are new."""
-        new = [each for each in damaged if each not in self.damaged]
+        known = self.damaged
+        new = [each for each in damaged if each not in known]
         for number, block in new:
             part = self.contents.parts[number]
             _logger.warning(
@@ -260,7 +263,6 @@ class CacheStore:
                 os.path.join(self.directory, part.name),
             )
             self.manifest.damaged.setdefault(part.name, []).append(block)
-            self.damaged.append((number, block))
         return new
 
     def commit(self) -> None:
