@@ -2,6 +2,9 @@
 //
 // Arrays are never copied here: one of another dtype, or not in C order, is refused.  Addresses travel as
 // uint64 and are trusted.
+//
+// All functions may be called from several threads at once, with or without Python's lock; arguments must not
+// be changed by others meanwhile, and outputs must not overlap.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -337,7 +340,7 @@ Array<int32_t> bind_read_runs(const Array<int32_t>& descriptor, const Array<int6
 }  // namespace
 }  // namespace hepfeed
 
-PYBIND11_MODULE(_cache, m) {
+PYBIND11_MODULE(_cache, m, py::mod_gil_not_used()) {
   using namespace hepfeed;  // NOLINT
   m.doc() = "Native kernels of the cache: images as cells and values, and runs of bytes from files.";
 

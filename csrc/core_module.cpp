@@ -1,9 +1,16 @@
 // Python bindings of the native kernels: pybind11 only, no torch and no NumPy headers.
+//
+// All functions may be called from several threads at once, with or without Python's lock; arguments must not
+// be changed by others meanwhile, and outputs must not overlap.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <memory>
 #include <optional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "cpu/chunk_reader.h"
 #include "cpu/convert.h"
@@ -27,12 +34,13 @@ std::vector<T> to_vector(const Array<T>& array) {
   return std::vector<T>(array.data(), array.data() + array.size());
 }
 
-Dataset make_dataset(std::vector<int64_t> shape, const std::string& type, size_t item,
-                     const std::string& out_type, size_t out_item, bool swap, int64_t offset,
-                     std::vector<int64_t> chunk, std::vector<int> filters, const py::bytes& fill,
-                     const Array<int64_t>& chunk_offset, const Array<int64_t>& chunk_size,
-                     const Array<uint32_t>& chunk_mask) {
-  Dataset set;
+std::unique_ptr<Dataset> make_dataset(std::vector<int64_t> shape, const std::string& type, size_t item,
+                                      const std::string& out_type, size_t out_item, bool swap, int64_t offset,
+                                      std::vector<int64_t> chunk, std::vector<int> filters,
+                                      const py::bytes& fill, const Array<int64_t>& chunk_offset,
+                                      const Array<int64_t>& chunk_size, const Array<uint32_t>& chunk_mask) {
+  auto made = std::make_unique<Dataset>();
+  Dataset& set = *made;
   set.shape = std::move(shape);
   set.type = type_of(type);
   set.item = item;
@@ -48,7 +56,7 @@ Dataset make_dataset(std::vector<int64_t> shape, const std::string& type, size_t
   set.chunk_size = to_vector(chunk_size);
   set.chunk_mask = to_vector(chunk_mask);
   set.prepare();
-  return set;
+  return made;
 }
 
 // Each part is (data set, descriptor, first, last): rows[first:last] are events of that data set.
@@ -65,7 +73,8 @@ py::tuple read_events(ChunkReader& reader, const py::list& parts, const Array<in
     throw std::invalid_argument("rows, destinations and lengths differ in length");
   const int64_t* const run = lengths ? lengths->data() : nullptr;
   std::vector<Part> todo;
-  for (const auto& item : parts) {
+  const py::tuple fixed(parts);  // keeps the data sets, whatever another thread does with the list
+  for (const auto& item : fixed) {
     const auto part = item.cast<py::tuple>();
     todo.push_back(
         {part[0].cast<Dataset*>(), part[1].cast<int>(), part[2].cast<int64_t>(), part[3].cast<int64_t>()});
@@ -171,7 +180,7 @@ py::object inflate_bytes(const std::string& library, const py::bytes& data, size
 }  // namespace
 }  // namespace hepfeed
 
-PYBIND11_MODULE(_core, m) {
+PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   using namespace hepfeed;  // NOLINT
   m.doc() = "Native kernels of hepfeed: decoding of HDF5 chunks and movement of events.";
 
@@ -186,12 +195,13 @@ PYBIND11_MODULE(_core, m) {
            py::arg("out_type"), py::arg("out_item"), py::arg("swap"), py::arg("offset"), py::arg("chunk"),
            py::arg("filters"), py::arg("fill"), py::arg("chunk_offset"), py::arg("chunk_size"),
            py::arg("chunk_mask"))
-      .def_readonly("inflater", &Dataset::inflater,
-                    "Index into inflaters(); -1 until all were tried on some chunks.")
+      .def_property_readonly(
+          "inflater", [](const Dataset& dataset) { return dataset.inflater.load(); },
+          "Index into inflaters(); -1 until all were tried on some chunks.")
       .def_property_readonly("out_row_bytes", &Dataset::out_row_bytes, "Bytes of one delivered event.");
 
   py::class_<ChunkReader>(m, "ChunkReader",
-                          "Reads events, with buffers of its own: for one thread at a time.")
+                          "Reads events, with buffers of its own; serves one thread at a time.")
       .def(py::init<>())
       .def("read", &read_events, py::arg("parts"), py::arg("rows"), py::arg("destination"),
            py::arg("lengths") = py::none(),

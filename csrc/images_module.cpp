@@ -1,6 +1,9 @@
 // Python bindings of the kernels on images: pybind11 only, no torch and no NumPy headers.
 //
 // Arrays are never copied: one of another type, or not contiguous, is refused.
+//
+// All functions may be called from several threads at once, with or without Python's lock; arguments must not
+// be changed by others meanwhile, and outputs must not overlap.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
@@ -355,7 +358,7 @@ void drop_slices_arrays(const py::array& in, py::array& out, size_t axis, const 
 }  // namespace
 }  // namespace hepfeed
 
-PYBIND11_MODULE(_images, m) {
+PYBIND11_MODULE(_images, m, py::mod_gil_not_used()) {
   using namespace hepfeed;  // NOLINT
   m.doc() = "Native kernels of hepfeed on images, and random numbers of events.";
 

@@ -1,6 +1,9 @@
 // Python bindings of the kernels on voxels: pybind11 only, no torch and no NumPy headers.
 //
 // Arrays are never copied here: one of another dtype, or not in C order, is refused.
+//
+// All functions may be called from several threads at once, with or without Python's lock; arguments must not
+// be changed by others meanwhile, and outputs must not overlap.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -224,7 +227,8 @@ py::tuple bind_cells_of_points(const py::list& axes, bool clip) {
   std::vector<Axis> all;
   std::vector<int64_t> counts;
   size_t rows = 0;
-  for (const auto& item : axes) {
+  const py::tuple fixed(axes);  // keeps the arrays, whatever another thread does with the list
+  for (const auto& item : fixed) {
     const auto given = item.cast<py::tuple>();
     const auto x = given[0].cast<py::array>();
     require(x.ndim() == 1 && (all.empty() || static_cast<size_t>(x.shape(0)) == rows),
@@ -542,7 +546,7 @@ py::tuple bind_kernel_map(const Array<int32_t>& indices, size_t events, std::vec
 }  // namespace
 }  // namespace hepfeed
 
-PYBIND11_MODULE(_voxels, m) {
+PYBIND11_MODULE(_voxels, m, py::mod_gil_not_used()) {
   using namespace hepfeed;  // NOLINT
   m.doc() = "Native kernels of hepfeed between points, voxels, images and graphs.";
 

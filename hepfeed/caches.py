@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfeed.draws import Draws
-from hepfeed.errors import HepfeedError, ProcessError, ResourceError
+from hepfeed.errors import HepfeedError, ProcessError, ReaderError, ResourceError
 from hepfeed.form import StreamForm
 from hepfeed.parts.buffer import EventBuffer
 from hepfeed.parts.form import ArrayForm
@@ -22,7 +21,7 @@ from hepfeed.parts.part import Part
 from hepfeed.parts.reader import Allocate, Fetched, PartReader
 from hepfeed.parts.table import CacheTable
 from hepfeed.parts.writer import PartsWritten, PartWriter
-from hepfeed.ring import RingView
+from hepfeed.revocable_view import RevocableView
 from hepfeed.tasks import Recall
 from hepfeed.tensors import Batch
 
@@ -63,19 +62,21 @@ class Caches:
     Args:
         memory: Gives the bytes of a slot of shared memory: ``memory(slot, size)``.
         alone: Whether this process has nothing else to do, so that it may catch bus errors.
+        sharers: Readers of this process, which have its descriptors in common.
     """
 
-    def __init__(self, memory: Callable[[int, int], NDArray[np.uint8]], alone: bool) -> None:
-        self._memory, self._alone = memory, alone
+    def __init__(self, memory: Callable[[int, int], NDArray[np.uint8]], alone: bool, sharers: int = 1) -> None:
+        self._memory, self._alone, self._sharers = memory, alone, sharers
         self._writers: dict[str, PartWriter] = {}
         self._reader: PartReader | None = None
-        self._views: dict[str, RingView] = {}  # of parts in memory, by the key of the cache
+        self._views: dict[str, RevocableView] = {}  # of parts in memory, by the key of the cache
         self._granted: dict[str, deque[int]] = {}
+        self._abandoned = False
 
     def add(self, table: CacheTable, parts: Mapping[int, tuple[Part, int]]) -> None:
         """Make a cache known, and parts of it: number -> part and the number of its first block."""
         if self._reader is None:
-            self._reader = PartReader(self._memory, self._alone, self._views)
+            self._reader = PartReader(self._memory, self._alone, self._views, self._sharers)
         self._reader.add_cache(table)
         if parts:
             self._reader.add_parts(table.key, parts)
@@ -88,8 +89,10 @@ class Caches:
         """
         if key not in self._views:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            weakref.finalize(self, os.close, descriptor)
-            self._views[key] = RingView(descriptor)
+            try:
+                self._views[key] = RevocableView(descriptor)
+            finally:
+                os.close(descriptor)
 
     def grant(self, key: str, slot: int) -> None:
         """Allow the next part of a cache to be written to a slot of its memory."""
@@ -154,7 +157,7 @@ class Caches:
             fresh: ``(n,)`` which events are to be written; None for none.
         """
         writer = None if fresh is None else self._writer(form)
-        if writer is None or writer.failed:
+        if writer is None or writer.failed or self._abandoned:
             return pipeline.before_cache(batch, draws, restore)
         given = draws.event
         weight = batch.get("weight")
@@ -186,9 +189,21 @@ class Caches:
         writer = self._writers.get(form.cache[0]) if form.cache else None
         return PartsWritten([]) if writer is None else writer.close()
 
+    def abandon(self) -> None:
+        """Write nothing more, neither to files nor to memory; may be called from any thread.
+
+        Raises:
+            OSError: The mappings of shared memory can't be taken back.
+        """
+        self._abandoned = True
+        for view in list(self._views.values()):
+            view.revoke()
+
     def close(self) -> None:
         """Write what was collected, and close all files."""
         for writer in self._writers.values():
+            if self._abandoned:
+                writer.refuse(ReaderError("a reader was given up: what it had collected for the cache is lost"))
             writer.close()
         self._writers.clear()
         if self._reader is not None:

@@ -62,6 +62,7 @@ class StreamForm:
         skip_errors: Leave out events for which a step raises.
         cache: Token and directory of the cache, where there is one; the token begins with its key and a colon.
         part_bytes: Of the parts that are written to it.
+        worker_init: Pickled function that each reader calls once with its number; empty where there is none.
     """
 
     keys: tuple[KeyPlace, ...]
@@ -72,6 +73,7 @@ class StreamForm:
     skip_errors: bool
     cache: tuple[str, str] | None = None
     part_bytes: int = 0
+    worker_init: bytes = b""
 
     def offsets(self, totals: Mapping[str, int]) -> tuple[dict[str, int], int]:
         """Return where each jagged key of a batch begins in its slot, and the bytes of the slot.

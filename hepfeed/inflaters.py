@@ -22,7 +22,10 @@ def register_inflaters() -> tuple[str, ...]:
         ResourceError: None can be opened.
     """
     for library, module in _PACKAGES:
-        spec = importlib.util.find_spec(module)
+        try:
+            spec = importlib.util.find_spec(module)
+        except ModuleNotFoundError:  # the package itself is not installed
+            continue
         if spec is not None and spec.origin:
             _core.register_inflater(library, spec.origin)
     if not _core.inflaters():  # always slower than the others, which are not there for every platform

@@ -90,6 +90,23 @@ class Pipeline:
         """Names of the functions before the cache point."""
         return [_named(step) for step in self.steps[: self.cached] if not isinstance(step, Step)]
 
+    def need_native(self) -> None:
+        """Refuse steps that may not run in threads of the user's process.
+
+        Functions, and steps of the user's own, run under Python's lock, one at a time.  Functions may draw the global
+        random numbers, which in a process of its own depend on seed, epoch and batch alone; threads would draw them in
+        an order of chance, and change those of the user's program.
+
+        Raises:
+            SpecError: There are such steps.
+        """
+        foreign = [_named(step) for step in self.steps if not type(step).__module__.startswith("hepfeed.")]
+        if foreign:
+            raise SpecError(
+                f"threads run hepfeed's own steps only, not {', '.join(foreign)}: user code runs under Python's lock,"
+                " and shares the global random numbers with this process; use worker_method='process'"
+            )
+
     def cached_steps(self) -> list[list[str]]:
         """Return what comes before the cache point, for the key of a cache: name, and options or a hash of the code."""
         described = []
@@ -215,7 +232,7 @@ def _numbers_of(states: tuple[Any, Any]) -> tuple[Any, ...]:
     return keys.tobytes(), place, other
 
 
-def _named(function: Function) -> str:
+def _named(function: Step | Function) -> str:
     return getattr(function, "__qualname__", type(function).__qualname__)
 
 

@@ -9,28 +9,32 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import time
 import weakref
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 
 from hepfeed.cache.feed import CacheFeed
 from hepfeed.cache.memory import PartMemory
-from hepfeed.errors import ReaderError
+from hepfeed.channel import WorkerLike
+from hepfeed.crew import MAX_ATTEMPTS, Answer, Crew, Death, Member
+from hepfeed.errors import FeedTimeoutError, ReaderError
 from hepfeed.parts.writer import PartsWritten
 from hepfeed.reader import Reader
 from hepfeed.ring import Ring
 from hepfeed.stream import Stream, Task
 from hepfeed.tasks import MISSING, Finished, Flush, Read, ReadDone, Recall, RecallMany
-from hepfeed.worker import JOIN_TIMEOUT_S, Worker
+from hepfeed.thread_worker import ThreadWorker
+from hepfeed.worker import JOIN_TIMEOUT_S, Worker, WorkerProcess
 
-__all__ = ["ReaderPool"]
+__all__ = ["ReaderPool", "WorkerMethod"]
 
-_MAX_ATTEMPTS = 3
+WorkerMethod = Literal["process", "thread"]
+
 _TASKS_IN_HAND = 3  # of each reader: enough that it need not wait for the consumer
 _FLUSH_S = 30.0
 
@@ -41,36 +45,42 @@ class ReaderPool:
     """Readers, and the ring that they fill.
 
     Args:
-        num_readers: Processes; 0 reads in the consumer's process.
+        num_readers: How many; 0 reads in the consumer's process.
+        method: Whether a reader is a process, or a thread of the consumer's process; a thread can't be killed, and is
+            for pipelines of hepfeed's own steps only, see :meth:`hepfeed.pipeline.Pipeline.need_native`.
     """
 
-    def __init__(self, num_readers: int) -> None:
+    def __init__(self, num_readers: int, method: WorkerMethod = "process") -> None:
         self.num_readers = num_readers
+        self.method: WorkerMethod = method
         self.ring = Ring()
         self._streams: dict[int, Stream] = {}
         self._closing: dict[int, Stream] = {}
         self._count = 0
-        self._tasks = 0
         self._queue: deque[Task] = deque()
-        self._readers: list[_ReaderProcess] = []
         self._local = Reader(self.ring.descriptor) if num_readers == 0 else None
         self._local_knows = _Known()
         self._verified: dict[str, int] = {}  # slot for each cache
-        self._keeper: dict[tuple[int, int], _ReaderProcess] = {}  # who keeps the rest of a unit
+        self._keeper: dict[tuple[int, int], Member[Task, _Known]] = {}  # who keeps the rest of a unit
         self._owner = os.getpid()
-        self.restarts = 0
         try:
-            for _ in range(num_readers):
-                self._readers.append(_ReaderProcess(self.ring.descriptor))
+            self._crew: Crew[Task, _Known] = Crew(
+                partial(_start, method, self.ring.descriptor, num_readers), _Known, num_readers
+            )
         except BaseException:
-            self.close()
+            self.ring.close()
             raise
-        self._finalizer = weakref.finalize(self, _close_all, self._readers, self.ring, self._local, os.getpid())
+        self._finalizer = weakref.finalize(self, _close_all, self._crew, self.ring, self._local, os.getpid())
 
     @property
     def pids(self) -> list[int]:
         """Process numbers of the readers."""
-        return [reader.worker.pid for reader in self._readers]
+        return [process.pid for process in self.processes]
+
+    @property
+    def processes(self) -> list[WorkerProcess]:
+        """The readers that are processes, as multiprocessing shows them."""
+        return [WorkerProcess(each.worker) for each in self._crew.members if isinstance(each.worker, Worker)]
 
     @property
     def closed(self) -> bool:
@@ -104,10 +114,10 @@ class ReaderPool:
         stream.batches.clear()
         if self._local is not None:
             self._local.drop_stream(stream.number)
-        for reader in self._readers:
-            if stream.number in reader.knows.streams:
-                reader.knows.streams.discard(stream.number)
-                reader.worker.call(_NO_REPLY, "drop_stream", stream.number)
+        for reader in self._crew.members:
+            if stream.number in reader.notes.streams:
+                reader.notes.streams.discard(stream.number)
+                self._crew.tell(reader, "drop_stream", stream.number)
 
     # ---- work ------------------------------------------------------------------------------------------------------
 
@@ -125,16 +135,29 @@ class ReaderPool:
         if self._local is not None:
             self._work_here(self._local)
             return
-        busy = [reader for reader in self._readers if reader.in_hand]
-        if not busy:
+        self._take(self._crew.pump(wait_s))
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for a reply, at most 1 s; readers that take longer than ``timeout_s`` (0: for ever) are replaced.
+
+        Raises:
+            FeedTimeoutError: A second reader takes too long for the same events.
+        """
+        self.pump(self._crew.patience_s(timeout_s))
+        late = self._crew.stalled(timeout_s)
+        if late is None:
             return
-        unsent = [reader for reader in busy if reader.worker.has_unsent]
-        ready, writable, _ = select.select(busy, unsent, [], wait_s)
-        for reader in writable:
-            reader.worker.flush()
-        for reader in ready:
-            self._take(reader)
-        if ready:
+        if self._crew.is_hopeless(late):
+            raise _timed_out(late.oldest, timeout_s)
+        self._take(self._crew.dismiss(late, timeout_s))
+
+    def _take(self, events: list[Answer[Task, _Known] | Death[Task, _Known]]) -> None:
+        for event in events:
+            if isinstance(event, Death):
+                self._replace(event)
+            else:
+                self._answered(event)
+        if events:
             self._assign()
 
     def _work_here(self, local: Reader) -> None:
@@ -169,8 +192,8 @@ class ReaderPool:
             if stream.number in self._local_knows.streams:
                 self._reply(Task(stream, "flush", Flush(stream.number), []), self._local.flush(Flush(stream.number)))
             return
-        for reader in self._readers:
-            if stream.number in reader.knows.streams:
+        for reader in self._crew.members:
+            if stream.number in reader.notes.streams:
                 self._send(reader, Task(stream, "flush", Flush(stream.number), []))
         deadline = time.monotonic() + _FLUSH_S
         while stream.outstanding:
@@ -222,20 +245,20 @@ class ReaderPool:
             reader = self._choose(task)
             if reader is None:
                 waiting.append(task)
-                if all(len(r.in_hand) >= _TASKS_IN_HAND for r in self._readers):
+                if all(len(r.in_hand) >= _TASKS_IN_HAND for r in self._crew.members):
                     break
                 continue
             self._send(reader, task)
         self._queue.extendleft(reversed(waiting))
 
-    def _choose(self, task: Task) -> _ReaderProcess | None:
+    def _choose(self, task: Task) -> Member[Task, _Known] | None:
         keeper = self._keeper_of(task)
         if keeper is not None and len(keeper.in_hand) < 2 * _TASKS_IN_HAND:
             return keeper
-        reader = min(self._readers, key=lambda r: len(r.in_hand))
+        reader = min(self._crew.members, key=lambda r: len(r.in_hand))
         return reader if len(reader.in_hand) < _TASKS_IN_HAND else None
 
-    def _keeper_of(self, task: Task) -> _ReaderProcess | None:
+    def _keeper_of(self, task: Task) -> Member[Task, _Known] | None:
         if not self._keeper or not isinstance(task.argument, Read):
             return None
         for unit in np.unique(task.argument.unit).tolist():
@@ -244,76 +267,59 @@ class ReaderPool:
                 return keeper
         return None
 
-    def _send(self, reader: _ReaderProcess, task: Task) -> None:
-        for method, *args in self._introductions(task, reader.knows):
-            reader.worker.call(_NO_REPLY, method, *args)
+    def _send(self, reader: Member[Task, _Known], task: Task) -> None:
+        for method, *args in self._introductions(task, reader.notes):
+            self._crew.tell(reader, method, *args)
         if isinstance(task.argument, Read):
             for unit in np.unique(task.argument.unit).tolist() if self._keeper else ():
                 self._keeper.pop((task.stream.number, unit), None)
             for unit in task.argument.kept:
                 self._keeper[task.stream.number, unit] = reader
-        reader.fills = task.method != "flush" and (reader.fills or task.stream.fills_cache)
-        self._tasks += 1
-        reader.in_hand[self._tasks] = task
+        reader.notes.fills = task.method != "flush" and (reader.notes.fills or task.stream.fills_cache)
         task.stream.outstanding += 1
-        reader.worker.call(self._tasks, task.method, task.argument)
+        self._crew.give(reader, task, task.method, task.argument)
 
-    def _take(self, reader: _ReaderProcess) -> None:
-        replies = reader.worker.receive()
-        if replies is None:
-            self._replace(reader)
-            return
-        for number, succeeded, value in replies:
-            task = reader.in_hand.pop(number, None)
-            if task is None:
-                if not succeeded:  # it could not start
-                    raise value
-                continue
-            stream = task.stream
-            stream.outstanding -= 1
-            if succeeded:
-                reader.knows.use_grants(value)
-            if stream.closed:
-                self._settle(stream)
-            elif succeeded:
-                self._queue.extendleft(reversed(self._reply(task, value)))
-            else:
-                stream.failed(task, value)
+    def _answered(self, answer: Answer[Task, _Known]) -> None:
+        task, stream = answer.call, answer.call.stream
+        stream.outstanding -= 1
+        if answer.succeeded:
+            answer.member.notes.use_grants(answer.value)
+        if stream.closed:
+            self._settle(stream)
+        elif answer.succeeded:
+            self._queue.extendleft(reversed(self._reply(task, answer.value)))
+        else:
+            assert isinstance(answer.value, Exception)
+            stream.failed(task, answer.value)
 
-    def _replace(self, dead: _ReaderProcess) -> None:
+    def _replace(self, death: Death[Task, _Known]) -> None:
         """Start a reader in the place of one that died, and hand its tasks to the others again."""
-        dead.worker.close()
-        dead.knows.give_back()
-        code = dead.worker.exit_code
-        self.restarts += 1
+        dead = death.member
+        dead.notes.give_back()
         self._keeper = {key: reader for key, reader in self._keeper.items() if reader is not dead}
         again = []
-        for position, task in enumerate(dead.in_hand.values()):
+        for position, task in enumerate(death.calls):
             task.stream.outstanding -= 1
             if task.stream.closed:
                 self._settle(task.stream)
                 continue
             task.stream.clock.counts["restarts"] += position == 0
-            task.attempts += position == 0  # readers work in order: it died on the first
-            if task.attempts >= _MAX_ATTEMPTS:
-                task.stream.failed(task, _died(task, code))
+            if task.attempts >= MAX_ATTEMPTS:
+                task.stream.failed(task, _died(task, death))
                 continue
             again.append(task)
         self._queue.extendleft(reversed(again))
-        self._readers[self._readers.index(dead)] = _ReaderProcess(self.ring.descriptor)
+        self._crew.replace(dead)
 
     def close(self) -> None:
         """End the readers and give the memory back; batches that are held stay valid."""
-        knows = [self._local_knows, *(reader.knows for reader in self._readers)]
-        _close_all(self._readers, self.ring, self._local, self._owner)
+        knows = [self._local_knows, *(reader.notes for reader in self._crew.members)]
+        _close_all(self._crew, self.ring, self._local, self._owner)
         for each in knows:
             each.give_back()
         self._streams.clear()
         self._queue.clear()
         self._keeper.clear()
-
-
-_NO_REPLY = 0
 
 
 @dataclass
@@ -326,6 +332,7 @@ class _Known:
         parts: Numbers of parts, by the token of the cache.
         grants: Slots of the cache's memory that it may fill, by the token of the cache.
         memories: That they are of, in the same way.
+        fills: Whether it may have something to write to a cache.
     """
 
     streams: set[int] = field(default_factory=set)
@@ -333,6 +340,7 @@ class _Known:
     parts: dict[str, set[int]] = field(default_factory=dict)
     grants: dict[str, set[int]] = field(default_factory=dict)
     memories: dict[str, PartMemory] = field(default_factory=dict)
+    fills: bool = False
 
     def memory_calls(self, memory: PartMemory, token: str, fills: bool) -> list[tuple[Any, ...]]:
         """Return calls that tell of the shared memory of a cache, and which slot of it the next part may fill."""
@@ -361,41 +369,46 @@ class _Known:
                 self.memories[token].give_back(slots.pop())
 
 
-class _ReaderProcess:
-    """A reader's process and what it was told."""
-
-    def __init__(self, ring: int) -> None:
-        self.worker = Worker("hepfeed.reader:Reader", (ring, True), (ring,))
-        self.in_hand: dict[int, Task] = {}
-        self.knows = _Known()
-        self.fills = False  # whether it may have something to write to a cache
-
-    def fileno(self) -> int:
-        return self.worker.fileno()
+def _start(method: WorkerMethod, ring: int, count: int, number: int) -> WorkerLike:
+    if method == "thread":
+        return ThreadWorker("hepfeed.reader:Reader", (ring, False, number, count))
+    return Worker("hepfeed.reader:Reader", (ring, True, number), (ring,))
 
 
-def _died(task: Task, code: int | None) -> ReaderError:
+def _died(task: Task, death: Death[Task, _Known]) -> ReaderError:
     argument = task.argument
     if isinstance(argument, Flush):
-        return ReaderError(f"a reader died {_MAX_ATTEMPTS} times while it wrote to the cache")
-    file, row = int(argument.file[0]), int(argument.row[0])
-    path = task.stream.index.files[file]
-    how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
+        return ReaderError(f"a reader died {task.attempts} times while it wrote to the cache")
+    path, row = _first_event(task)
     return ReaderError(
-        f"a reader {how} {_MAX_ATTEMPTS} times on {len(argument.row)} events, the first of them event {row} of"
+        f"a reader {death.how} {task.attempts} times on {len(argument.file)} events, the first of them event {row} of"
         f" {path!r}: look for lack of memory or a crash in process_fn; num_workers=0 shows it in this process",
         file=path,
         event=row,
     )
 
 
-def _close_all(readers: list[_ReaderProcess], ring: Ring, local: Reader | None, owner: int) -> None:
-    for reader in readers:
-        reader.worker.hang_up()
-    deadline = time.monotonic() + (_FLUSH_S if any(reader.fills for reader in readers) else JOIN_TIMEOUT_S)
-    for reader in readers:
-        reader.worker.close(deadline - time.monotonic())
-    readers.clear()
+def _timed_out(task: Task, timeout_s: float) -> FeedTimeoutError:
+    said = f"DataLoader timed out after {timeout_s:g} seconds"
+    if isinstance(task.argument, Flush):
+        return FeedTimeoutError(f"{said}: two readers could not write to the cache in that time")
+    path, row = _first_event(task)
+    return FeedTimeoutError(
+        f"{said}: two readers hung on {len(task.argument.file)} events, the first of them event {row} of {path!r}; look"
+        " at the file system, or at process_fn, or allow a longer timeout",
+        file=path,
+        event=row,
+    )
+
+
+def _first_event(task: Task) -> tuple[str, int]:
+    argument = task.argument
+    assert not isinstance(argument, Flush)
+    return task.stream.index.files[int(argument.file[0])], int(argument.row[0])
+
+
+def _close_all(crew: Crew[Task, _Known], ring: Ring, local: Reader | None, owner: int) -> None:
+    crew.close(_FLUSH_S if any(reader.notes.fills for reader in crew.members) else JOIN_TIMEOUT_S)
     if local is not None and owner == os.getpid():
         local.close()
     ring.close()

@@ -1,13 +1,12 @@
 """The reader: reads the events of a window, each chunk once, and writes them to their places in the ring.
 
-A reader imports no torch.  It runs in a process of its own (:mod:`hepfeed.worker`) or in the consumer's, with the same
-bits.  All that it is told to do may be done again by another reader, so a dead one costs only its present task.
+A reader imports no torch.  It runs in a process of its own (:mod:`hepfeed.worker`), in a thread of the consumer's
+process (:mod:`hepfeed.thread_worker`) or in the consumer itself, with the same bits.  All that it is told to do may be
+done again by another reader, so a dead one costs only its present task.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import math
 import pickle
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfeed import _core
+from hepfeed.allocator import keep_freed_memory
 from hepfeed.caches import Caches, NoSteps
 from hepfeed.draws import Draws
 from hepfeed.errors import HepfeedError, ProcessError
@@ -30,7 +30,7 @@ from hepfeed.parts.reader import Fetched
 from hepfeed.parts.strips import Strip, Strips
 from hepfeed.parts.table import CacheTable
 from hepfeed.parts.writer import PartsWritten
-from hepfeed.ring import RingView
+from hepfeed.revocable_view import RevocableView
 from hepfeed.source_reader import SourceReader, row_addresses
 from hepfeed.tasks import MISSING, Finish, Finished, Flush, Read, ReadDone, Recall, Recalled, RecallMany
 from hepfeed.tensors import Batch, Structured, concatenate, take
@@ -44,7 +44,6 @@ Ints = NDArray[np.int64]
 Run = Callable[[Batch, Draws, bool], Batch]
 """Applies steps to a batch, given its random numbers and whether to put the global ones back."""
 _NO_STEPS = NoSteps()
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 @dataclass
@@ -56,33 +55,30 @@ class _Kept:
     failed: dict[int, HepfeedError]
 
 
-def _keep_freed_memory() -> None:
-    """Let the C library keep what arrays free: pages that are given back must be cleared again for every batch."""
-    with contextlib.suppress(OSError, AttributeError):  # another C library has other ways
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-        library.mallopt(_M_TRIM_THRESHOLD, 128 << 20)
-
-
 class Reader:
     """Reads events and runs the user's functions.
 
     Args:
         ring: Descriptor of the ring, or None for a reader that reads to arrays only.
-        alone: Whether it has the process for itself.
+        alone: Whether it has the process for itself: then it changes what the whole process shares (the collector,
+            malloc, the handler of bus errors, global random numbers), which is not for a thread to do.
+        number: Which reader of its pool it is.
+        sharers: Readers of this process, which have its descriptors in common: each keeps fewer files open.
     """
 
-    def __init__(self, ring: int | None = None, alone: bool = False) -> None:
+    def __init__(self, ring: int | None = None, alone: bool = False, number: int = 0, sharers: int = 1) -> None:
         if alone:
-            _keep_freed_memory()
+            keep_freed_memory()
             gc.freeze()  # what was imported stays: the collector need not look at it again
-        self._ring = None if ring is None else RingView(ring)
+        self._ring = None if ring is None else RevocableView(ring)
         self._alone = alone
-        self._sources = SourceReader()
+        self._number = number
+        self._sources = SourceReader(sharers)
         self._streams: dict[int, StreamForm] = {}
+        self._initialized: dict[bytes, Exception | None] = {}  # worker_init_fn that was called -> what it raised
         self._pipelines: dict[int, Pipeline | ProcessError | None] = {}
         self._kept: dict[tuple[int, int], _Kept] = {}
-        self._caches = Caches(self._slot, alone)
+        self._caches = Caches(self._slot, alone, sharers)
 
     # ---- what the reader knows -------------------------------------------------------------------------------------
 
@@ -93,6 +89,8 @@ class Reader:
     def add_stream(self, stream: int, form: StreamForm) -> None:
         """Make a stream known; functions that can't be loaded here are an error of its first batch."""
         self._streams[stream] = form
+        if form.worker_init and form.worker_init not in self._initialized:
+            self._initialized[form.worker_init] = self._initialize(form.worker_init)
         try:
             self._pipelines[stream] = pickle.loads(form.pipeline) if form.pipeline else None
         except Exception as error:
@@ -100,6 +98,26 @@ class Reader:
                 f"a reader can't load process_fn or transform ({type(error).__name__}: {error}):"
                 " define them in an importable module or in the main script"
             )
+
+    def _initialize(self, pickled: bytes) -> Exception | None:
+        """Call the user's function with the number of this reader; returns what it raised, in torch's words."""
+        try:
+            pickle.loads(pickled)(self._number)
+        except Exception as error:
+            import traceback
+
+            text = "".join(traceback.format_exception(error)).rstrip()
+            where = f"in DataLoader worker process {self._number}"
+            return _worded(error, f"Caught {type(error).__name__} {where}.\nOriginal {text}\n")
+        return None
+
+    def _form(self, stream: int) -> StreamForm:
+        """Return what was told of a stream, or raise what its ``worker_init_fn`` raised."""
+        form = self._streams[stream]
+        error = self._initialized.get(form.worker_init)
+        if error is not None:
+            raise error
+        return form
 
     def drop_stream(self, stream: int) -> None:
         """Forget a stream and what was kept for it."""
@@ -123,6 +141,16 @@ class Reader:
         assert self._ring is not None, "a reader without a ring has no slots"
         return self._ring.bytes(slot, size)
 
+    def abandon(self) -> None:
+        """Let all that this reader still does be lost; called from another thread, for one that can't be ended.
+
+        Raises:
+            OSError: Its mappings of shared memory can't be taken from it.
+        """
+        self._caches.abandon()
+        if self._ring is not None:
+            self._ring.revoke()
+
     def close(self) -> None:
         """Write what was collected for caches, and close all files."""
         self._caches.close()
@@ -141,7 +169,7 @@ class Reader:
 
     def _read(self, task: Read) -> ReadDone:
         assert self._ring is not None
-        form = self._streams[task.stream]
+        form = self._form(task.stream)
         done = ReadDone(np.zeros(6, np.int64), [])
         at = self._destinations(form, task)
         if task.at:  # events of different lengths are not kept: they are decoded again where a unit was cut
@@ -235,7 +263,7 @@ class Reader:
         """Run the pipeline on a batch that was read, and leave its tensors in the slot."""
         assert self._ring is not None
         begun = time.perf_counter_ns()
-        form = self._streams[task.stream]
+        form = self._form(task.stream)
         events = len(task.row)
         _, size = form.offsets({rows: int(count.sum()) for rows, count in task.counts.items()})
         slot = self._ring.bytes(task.slot, size)
@@ -336,7 +364,7 @@ class Reader:
     def recall(self, task: Recall) -> Finished:
         """Read a batch from the cache, and run the steps behind it."""
         begun = time.perf_counter_ns()
-        form = self._streams[task.stream]
+        form = self._form(task.stream)
         slot = self._slot(task.slot, task.size)
         arena = _Arena(slot)
         fetched = self._caches.fetch(form, task, arena.allocate)
@@ -352,7 +380,7 @@ class Reader:
     def recall_many(self, task: RecallMany) -> Recalled:
         """Read several batches from the cache, and run the steps behind it on each."""
         begun = time.perf_counter_ns()
-        form = self._streams[task.stream]
+        form = self._form(task.stream)
         slot = self._slot(task.slot, task.size)
         arena = _Arena(slot)
         whole = task.whole
@@ -584,6 +612,16 @@ def _as_array(value: object) -> NDArray[Any] | None:
     except ValueError:  # ragged
         return None
     return array
+
+
+def _worded(error: Exception, text: str) -> Exception:
+    """Return an exception of the same type with another text; a RuntimeError where the type takes none."""
+    try:
+        again = type(error)(text)
+        pickle.loads(pickle.dumps(again))
+    except Exception:
+        return RuntimeError(text)
+    return again
 
 
 def process_error(error: Exception, path: str, event: int | None) -> HepfeedError:

@@ -103,9 +103,12 @@ class RingView:
         """Return where a slot of at least ``size`` bytes lies in this process."""
         return int(self.bytes(slot, size).ctypes.data)
 
-    def forget(self) -> None:
-        """Drop all mappings; memory that arrays still refer to stays valid."""
-        self._maps.clear()
+    def forget(self, slot: int | None = None) -> None:
+        """Drop the mapping of a slot, or all; memory that arrays still refer to stays valid."""
+        if slot is None:
+            self._maps.clear()
+        else:
+            self._maps.pop(slot, None)
 
 
 class Ring:

@@ -36,16 +36,20 @@ def max_open_files() -> int:
 
 
 class SourceReader:
-    """Reads events of files to addresses in this process; keeps files open, and their data sets prepared."""
+    """Reads events of files to addresses in this process; keeps files open, and their data sets prepared.
 
-    def __init__(self) -> None:
+    Args:
+        sharers: Readers of this process, which have its descriptors in common.
+    """
+
+    def __init__(self, sharers: int = 1) -> None:
         register_inflaters()
         self._chunks = _core.ChunkReader()
         self._catalogs: dict[str, dict[int, SourceTable]] = {}
         self._datasets: dict[tuple[str, int, str], _core.Dataset] = {}
         self._open: OrderedDict[str, int] = OrderedDict()
         weakref.finalize(self, _close_files, self._open)
-        self._max_open = max_open_files()
+        self._max_open = max(1, max_open_files() // sharers)
 
     def add_files(self, catalog: str, tables: dict[int, SourceTable]) -> None:
         """Make files of a catalog known."""

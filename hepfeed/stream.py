@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hepfeed.cache.feed import CacheFeed
-from hepfeed.errors import FeedTimeoutError
 from hepfeed.filler import BatchSpec, Window
 from hepfeed.form import StreamForm
 from hepfeed.index import EventIndex
@@ -57,6 +56,10 @@ class Pool(Protocol):
 
     def pump(self, wait_s: float) -> None:
         """Dispatch, and take in what has arrived."""
+        ...
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for something to arrive, and replace readers that take longer than ``timeout_s``."""
         ...
 
     def flush(self, stream: Stream) -> None:
@@ -144,6 +147,7 @@ class Task:
     argument: Read | Finish | Recall | RecallMany | Flush
     batches: list[Pending]
     attempts: int = 0
+    stalls: int = 0
 
 
 class Stream:
@@ -165,7 +169,7 @@ class Stream:
     def __init__(
         self,
         pool: Pool,
-        work: Iterator[Window] | Iterator[BatchSpec],
+        work: Iterator[Window | BatchSpec] | Iterator[Window] | Iterator[BatchSpec],
         form: StreamForm,
         index: EventIndex,
         *,
@@ -354,9 +358,9 @@ class Stream:
         """Return the next batch, or None at the end.
 
         Raises:
-            HepfeedError: An event could not be read or processed, a reader keeps dying, or nothing came in time.
+            HepfeedError: An event could not be read or processed, or readers die of it or take longer than
+                ``timeout_s``, again and again.
         """
-        deadline = time.monotonic() + timeout_s if timeout_s else None
         begun = self.clock.begin()
         waited = 0.0
         while True:
@@ -369,12 +373,7 @@ class Stream:
             if self.batches[0].ready:
                 break
             before = time.perf_counter()
-            if deadline is not None and time.monotonic() > deadline:
-                raise FeedTimeoutError(
-                    f"DataLoader timed out after {timeout_s:g} seconds: no batch arrived; a reader or its file"
-                    " system hangs"
-                )
-            self._pool.pump(1.0 if deadline is None else max(0.01, min(1.0, deadline - time.monotonic())))
+            self._pool.wait(timeout_s)
             waited += time.perf_counter() - before
         batch = self.batches.popleft()
         if self._pool.num_readers:

@@ -1,9 +1,8 @@
 """A helper process that answers calls, started by exec.
 
 A worker is a fresh interpreter that imports neither torch nor the user's main module, so it starts fast and stays
-small.  It builds one target object and calls its methods in the order in which calls arrive over a socket, and in the
-end its ``close()`` if it has one; each reply carries the number of its call.  The end of the socket is the end of the
-process on both sides, so nothing is left behind a parent that was killed, and a dead worker is noticed at once.
+small.  It builds one target object and calls its methods in the order in which calls arrive over a
+:mod:`hepfeed.channel`; each reply carries the number of its call.
 
 :func:`call_everywhere` runs a function over many arguments in such processes.  Arguments are pickled; what
 needs cloudpickle (a user's lambda) travels as bytes that the caller made.
@@ -13,36 +12,28 @@ from __future__ import annotations
 
 import importlib
 import os
-import pickle
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import time
-import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from hepfeed.errors import ProcessError, ReaderError
+from hepfeed.channel import NOTE, Channel, Reply, pack, receive, serve
+from hepfeed.errors import ReaderError
 
-__all__ = ["Listener", "Reply", "Worker", "call_everywhere", "note", "resolve"]
+__all__ = ["JOIN_TIMEOUT_S", "Listener", "Worker", "WorkerProcess", "call_everywhere", "note", "resolve"]
 
-_HEADER = struct.Struct("<Q")
-_ORPHAN_POLL_MS = 500
 JOIN_TIMEOUT_S = 2.0
+_KILL_TIMEOUT_S = 0.5
 _UNWIND_TIMEOUT_S = 10.0  # a file that is given up is first closed, and HDF5 compresses what its cache holds
-_NOT_BUILT = -1  # the number of a reply to no call: the target could not be built
-_NOTE = -2  # the number of a message from within a call
 
 # The worker's hepfeed is the parent's, and not what may lie in the working directory (a source tree, for one).
 _HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _PROGRAM = "import sys; sys.path = [sys.argv[1], *filter(None, sys.path)]; from hepfeed.worker import main; main()"
-
-Reply = tuple[int, bool, Any]
-"""``(number of the call, succeeded, value or exception)``."""
 
 Listener = Callable[[Any], None]
 """Takes what a function passes to :func:`note`."""
@@ -62,10 +53,7 @@ def resolve(path: str) -> Any:
 
 
 class Worker:
-    """The parent's end of one worker process.
-
-    Sends never block: what the socket can't take is kept and sent by :meth:`flush`, so a busy worker with a
-    full socket and a busy parent can't wait for each other.
+    """The consumer's end of one worker process that was started by exec.
 
     Args:
         target: ``"module:Class"`` of the object that the worker builds.
@@ -87,12 +75,9 @@ class Worker:
             raise
         finally:
             theirs.close()
-        ours.setblocking(False)
-        self._socket = ours
-        self._incoming = bytearray()
-        self._outgoing = bytearray()
+        self._channel = Channel(ours)
         self._owner = os.getpid()
-        self.send((list(sys.path), target, tuple(args)))
+        self._channel.send((list(sys.path), target, tuple(args)))
 
     @property
     def pid(self) -> int:
@@ -106,66 +91,32 @@ class Worker:
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
-        return self._socket.fileno()
+        return self._channel.fileno()
 
     @property
     def has_unsent(self) -> bool:
         """Whether :meth:`flush` has something to do once the socket is writable."""
-        return bool(self._outgoing)
+        return self._channel.has_unsent
 
     def call(self, number: int, method: str, *args: Any) -> None:
         """Ask for ``target.method(*args)``; the reply will carry ``number``."""
-        self.send((number, method, args))
-
-    def send(self, message: object) -> None:
-        """Queue a message and send what the socket takes."""
-        data = pickle.dumps(message, protocol=5)
-        self._outgoing += _HEADER.pack(len(data)) + data
-        self.flush()
+        self._channel.send((number, method, args))
 
     def flush(self) -> None:
         """Send what is queued, as far as the socket takes it."""
-        while self._outgoing:
-            try:
-                sent = self._socket.send(self._outgoing)
-            except BlockingIOError:
-                return
-            except OSError:  # the worker is gone; receive() reports it
-                self._outgoing.clear()
-                return
-            del self._outgoing[:sent]
+        self._channel.flush()
 
     def receive(self) -> list[Reply] | None:
         """Return the replies that have arrived, without waiting; None once the worker is gone."""
-        gone = False
-        while True:
-            try:
-                data = self._socket.recv(1 << 20)
-            except BlockingIOError:
-                break
-            except OSError:
-                data = b""
-            if not data:
-                gone = True
-                break
-            self._incoming += data
-        replies = list(self._complete())
-        return None if gone and not replies else replies
+        return self._channel.receive()
 
-    def _complete(self) -> Iterator[Reply]:
-        start = 0
-        view = memoryview(self._incoming)
+    def wait(self, timeout_s: float | None) -> bool:
+        """Wait for its end, at most ``timeout_s``; returns whether it has ended."""
         try:
-            while len(view) - start >= _HEADER.size:
-                (size,) = _HEADER.unpack_from(view, start)
-                stop = start + _HEADER.size + size
-                if len(view) < stop:
-                    break
-                yield pickle.loads(view[start + _HEADER.size : stop])
-                start = stop
-        finally:
-            view.release()
-            del self._incoming[:start]
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
 
     def interrupt(self) -> None:
         """Let the present call unwind, by a SystemExit in it, and the process end."""
@@ -174,23 +125,54 @@ class Worker:
 
     def hang_up(self) -> None:
         """Let the process end after its present call; :meth:`close` waits for that."""
-        self._socket.close()
+        self._channel.close()
 
     def close(self, timeout_s: float = JOIN_TIMEOUT_S) -> None:
         """End the process: it stops after its present call, or is killed after ``timeout_s``."""
         self.hang_up()
         if self._owner != os.getpid():  # a forked copy of this object must not end the parent's worker
             return
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
+        if not self.wait(max(0.0, timeout_s)):
             self.kill()
 
-    def kill(self) -> None:
-        """Kill the process at once and reap it."""
-        self._socket.close()
+    def kill(self) -> bool:
+        """Kill the process at once; returns whether it is gone: one in a stalled system call may stay."""
+        self._channel.close()
         self._process.kill()
-        self._process.wait()
+        return self.wait(_KILL_TIMEOUT_S)
+
+
+class WorkerProcess:
+    """A worker's process as :mod:`multiprocessing` shows processes.
+
+    Args:
+        worker: The worker.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    @property
+    def pid(self) -> int:
+        """Process number."""
+        return self._worker.pid
+
+    @property
+    def exitcode(self) -> int | None:
+        """What it ended with (negative: a signal), or None while it runs."""
+        return self._worker.exit_code
+
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return self.exitcode is None
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait for its end, at most ``timeout`` seconds."""
+        self._worker.wait(timeout)
+
+    def terminate(self) -> None:
+        """Let its present call unwind, and the process end."""
+        self._worker.interrupt()
 
 
 class Functions:
@@ -250,7 +232,7 @@ def call_everywhere(
                 worker.flush()
             for worker in ready:
                 for reply in _replies(worker, function):
-                    if reply[0] != _NOTE:
+                    if reply[0] != NOTE:
                         in_hand[worker] -= 1
                         give(worker)
                         yield reply
@@ -302,53 +284,12 @@ def _replies(worker: Worker, function: str) -> list[Reply]:
 # ---- the worker's side -------------------------------------------------------------------------------------
 
 
-class _Raised:
-    """An exception on its way; unpickles as the exception itself, caused by the worker's traceback."""
-
-    def __init__(self, error: Exception, trace: str) -> None:
-        self._parts = error, trace
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _with_cause, self._parts
+def _unwind(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the clean-up short
+    sys.exit(128 + signal.SIGTERM)
 
 
-def _with_cause(error: Exception, trace: str) -> Exception:
-    error.__cause__ = ProcessError(f"in a worker:\n{trace}")
-    return error
-
-
-def _pack(message: Reply) -> bytes:
-    data = pickle.dumps(message, protocol=5)
-    return _HEADER.pack(len(data)) + data
-
-
-def _pack_error(number: int, error: Exception) -> bytes:
-    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip()
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # a class of the user's own, maybe, that does not say how it pickles
-        return _pack((number, False, ProcessError(f"{type(error).__name__}: {error}\n\n{trace}")))
-    return _pack((number, False, _Raised(error, trace)))
-
-
-def _read_exactly(connection: socket.socket, size: int, parent: int) -> bytes | None:
-    """Read ``size`` bytes; None at the end of the socket or of the parent."""
-    data = bytearray()
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    while len(data) < size:
-        if not poll.poll(_ORPHAN_POLL_MS):
-            if os.getppid() != parent:
-                return None
-            continue
-        part = connection.recv(min(size - len(data), 1 << 20))
-        if not part:
-            return None
-        data += part
-    return bytes(data)
-
-
-def serve(descriptor: int, parent: int) -> None:
+def _serve(descriptor: int, parent: int) -> None:
     """Answer calls until the socket or the parent ends.
 
     Raises:
@@ -357,46 +298,20 @@ def serve(descriptor: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, _unwind)
     connection = socket.socket(fileno=descriptor)
-
-    def receive() -> Any:
-        header = _read_exactly(connection, _HEADER.size, parent)
-        data = header and _read_exactly(connection, _HEADER.unpack(header)[0], parent)
-        return pickle.loads(data) if data else None
-
-    first = receive()
+    first = receive(connection)
     if first is None:
         return
-    path, target_path, args = first
+    path, target, args = first
     sys.path[:] = path
-    try:
-        target = resolve(target_path)(*args)
-    except Exception as error:
-        connection.sendall(_pack_error(_NOT_BUILT, error))
-        return
-    _listener.set(lambda value: connection.sendall(_pack((_NOTE, True, value))))
-    try:
-        while (message := receive()) is not None:
-            number, method, args = message
-            try:
-                answer = _pack((number, True, getattr(target, method)(*args)))
-            except Exception as error:
-                answer = _pack_error(number, error)
-            connection.sendall(answer)
-    finally:
-        if hasattr(target, "close"):
-            target.close()
-
-
-def _unwind(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the clean-up short
-    sys.exit(128 + signal.SIGTERM)
+    _listener.set(lambda value: connection.sendall(pack((NOTE, True, value))))
+    serve(connection, lambda: resolve(target)(*args), lambda: os.getppid() != parent)
 
 
 def main() -> None:
     """Serve the parent that ``sys.argv`` names: its end of the socket, and its process number."""
     code: object = 0
     try:
-        serve(int(sys.argv[2]), int(sys.argv[3]))
+        _serve(int(sys.argv[2]), int(sys.argv[3]))
     except SystemExit as end:
         code = end.code
     except (BrokenPipeError, ConnectionResetError):

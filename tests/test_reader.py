@@ -101,7 +101,7 @@ def test_the_rest_of_a_chunk_is_kept_for_the_window_that_asks_for_it(ring, reade
     rest = np.array([3, 5, 11])
     first = reader.read(read_task([(0, 0, 0), (1, 0, 7)], unit=[4, 4], kept={4: rest}))
     files[0].unlink()
-    reader.close()
+    reader._sources.close()
     second = reader.read(read_task([(0, 0, 3), (1, 0, 11)], slot=1, unit=[4, 4], kept={4: rest}))
     third = reader.read(read_task([(0, 0, 5)], slot=2, unit=[4]))
     assert (first.costs[5], second.costs[5], third.costs[5]) == (1, 0, 0)

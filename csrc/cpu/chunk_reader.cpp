@@ -72,6 +72,8 @@ ChunkReader::ChunkReader() : inflaters_(make_inflaters()) {}
 std::vector<FailedRow> ChunkReader::read(Dataset& dataset, int file, const int64_t* rows,
                                          uint8_t* const* destination, const int64_t* lengths, size_t count,
                                          ReadCost& cost) {
+  // Always in this order, and nobody who holds them waits for anything else of this process.
+  const std::lock_guard<std::mutex> mine(in_use_), its(dataset.in_use);
   failed_.clear();
   has_failed_.assign(count, 0);
   requests_.clear();
@@ -392,7 +394,9 @@ uint8_t* ChunkReader::decode(Dataset& set, int64_t chunk, const uint8_t* raw, si
 bool ChunkReader::inflate(Dataset& set, const uint8_t* raw, size_t raw_bytes, uint8_t* out, size_t bytes) {
   const size_t libraries = inflaters_.size();
   if (libraries == 0) throw std::runtime_error("no library that inflates was registered");
-  if (set.inflater >= 0) return inflaters_[set.inflater]->inflate(raw, raw_bytes, out, bytes);
+  const int fastest = set.inflater;  // found by another reader, it may be one that this one does not know
+  if (fastest >= 0 && static_cast<size_t>(fastest) < libraries)
+    return inflaters_[static_cast<size_t>(fastest)]->inflate(raw, raw_bytes, out, bytes);
   set.trial_ns.resize(libraries);
   bool good = false;
   for (size_t i = 0; i < libraries; ++i) {

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -28,7 +29,8 @@ struct FailedRow {
   int error_number;  // errno of a failed pread; 0 where the file ended
 };
 
-// Reads events of data sets with buffers that it keeps: for one thread at a time.
+// Reads events of data sets with buffers that it keeps.  Any thread may ask, but one is served at a time, and
+// so are those that ask different readers for events of one Dataset.
 class ChunkReader {
  public:
   ChunkReader();
@@ -73,6 +75,7 @@ class ChunkReader {
   bool inflate(Dataset& dataset, const uint8_t* raw, size_t raw_bytes, uint8_t* out, size_t bytes);
   void fail(const Request* first, const Request* last, Fault fault, int64_t offset, int error_number);
 
+  std::mutex in_use_;
   std::vector<std::unique_ptr<Inflater>> inflaters_;
   std::vector<Request> requests_;
   std::vector<Piece> pieces_;

@@ -1,8 +1,10 @@
 // One HDF5 data set as bytes in a file: where its rows lie and how they are encoded.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <mutex>
 #include <vector>
 
 #include "cpu/convert.h"
@@ -46,9 +48,12 @@ class Dataset {
   std::vector<int64_t> chunk_offset;
   std::vector<int64_t> chunk_size;
   std::vector<uint32_t> chunk_mask;  // bit i: filter i was left out for this chunk
-  int inflater = -1;                 // index of the library that was found fastest; -1 while they are tried
-  int trials = 0;                    // chunks on which all were tried
-  std::vector<int64_t> trial_ns;     // time of each library on them
+
+  // Held by whoever reads: what follows is made and changed while events are read.
+  std::mutex in_use;
+  std::atomic<int> inflater{-1};  // index of the library that was found fastest; -1 while they are tried
+  int trials = 0;                 // chunks on which all were tried
+  std::vector<int64_t> trial_ns;  // time of each library on them
 
   // Derived by prepare().  A slab is a run of neighbouring chunks of one block of events: few enough to stay
   // in the processor's cache, and enough that an event is written in long pieces.

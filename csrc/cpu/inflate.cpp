@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 
 #include <functional>
+#include <mutex>
 #include <new>
 
 namespace hepfeed {
@@ -101,15 +102,23 @@ struct Library {
   std::function<std::unique_ptr<Inflater>()> make;
 };
 
-std::vector<Library>& libraries() {
-  static std::vector<Library> registered;
-  return registered;
+// The registered libraries; they only ever grow in number.
+struct Registry {
+  std::mutex lock;
+  std::vector<Library> libraries;
+};
+
+Registry& registry() {
+  static Registry all;
+  return all;
 }
 
 }  // namespace
 
 bool register_inflater(const std::string& library, const std::string& path) {
-  for (const auto& known : libraries())
+  const std::lock_guard<std::mutex> lock(registry().lock);
+  std::vector<Library>& libraries = registry().libraries;
+  for (const auto& known : libraries)
     if (known.name == library) return true;
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);  // kept open for the life of the process
   if (!handle) return false;
@@ -119,7 +128,7 @@ bool register_inflater(const std::string& library, const std::string& path) {
         !find(handle, "libdeflate_free_decompressor", call.free) ||
         !find(handle, "libdeflate_zlib_decompress", call.decompress))
       return false;
-    libraries().push_back({library, [call] { return std::make_unique<LibdeflateInflater>(call); }});
+    libraries.push_back({library, [call] { return std::make_unique<LibdeflateInflater>(call); }});
     return true;
   }
   const std::string prefix = library == "zlib-ng" ? "zng_" : "";
@@ -139,19 +148,21 @@ bool register_inflater(const std::string& library, const std::string& path) {
       return init2(stream, kWindowBits, "1.2.11", static_cast<int>(sizeof(ZStream)));
     };
   }
-  libraries().push_back({library, [call] { return std::make_unique<ZlibInflater>(call); }});
+  libraries.push_back({library, [call] { return std::make_unique<ZlibInflater>(call); }});
   return true;
 }
 
 std::vector<std::string> inflaters() {
+  const std::lock_guard<std::mutex> lock(registry().lock);
   std::vector<std::string> names;
-  for (const auto& library : libraries()) names.push_back(library.name);
+  for (const auto& library : registry().libraries) names.push_back(library.name);
   return names;
 }
 
 std::vector<std::unique_ptr<Inflater>> make_inflaters() {
+  const std::lock_guard<std::mutex> lock(registry().lock);
   std::vector<std::unique_ptr<Inflater>> made;
-  for (const auto& library : libraries()) made.push_back(library.make());
+  for (const auto& library : registry().libraries) made.push_back(library.make());
   return made;
 }
 

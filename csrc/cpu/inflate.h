@@ -21,6 +21,8 @@ class Inflater {
   virtual bool inflate(const uint8_t* in, size_t in_bytes, uint8_t* out, size_t out_bytes) = 0;
 };
 
+// The functions below may be called from any thread.
+
 // Opens `library` ("libdeflate", "zlib-ng" or "zlib") in the shared object at `path`; false if the file can't
 // be opened or does not export the functions.
 bool register_inflater(const std::string& library, const std::string& path);

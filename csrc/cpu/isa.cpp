@@ -1,5 +1,6 @@
 #include "cpu/isa.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <stdexcept>
 
@@ -37,17 +38,18 @@ Isa initial() {
   return wanted && *wanted ? checked(wanted) : best_of_processor();
 }
 
-Isa& current() {
-  static Isa value = initial();
+// Atomic, as set_isa() may be called while kernels run in other threads.
+std::atomic<Isa>& current() {
+  static std::atomic<Isa> value{initial()};
   return value;
 }
 
 }  // namespace
 
-Isa isa() { return current(); }
+Isa isa() { return current().load(std::memory_order_relaxed); }
 
-void set_isa(const std::string& name) { current() = checked(name); }
+void set_isa(const std::string& name) { current().store(checked(name), std::memory_order_relaxed); }
 
-std::string isa_name() { return kNames[static_cast<int>(current())]; }
+std::string isa_name() { return kNames[static_cast<int>(isa())]; }
 
 }  // namespace hepfeed

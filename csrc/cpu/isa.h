@@ -10,8 +10,8 @@ enum class Isa { baseline = 0, avx2 = 1, avx512 = 2 };
 // The best set that this processor has and that HEPFEED_ISA or set_isa() does not forbid.
 Isa isa();
 
-// Restricts the kernels to `name` ("baseline", "avx2", "avx512"); throws std::invalid_argument where the
-// processor lacks it.
+// Restricts the kernels to `name` ("baseline", "avx2", "avx512"), those that run in other threads from some
+// block of their work on; throws std::invalid_argument where the processor lacks it.
 void set_isa(const std::string& name);
 
 std::string isa_name();

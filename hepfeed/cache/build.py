@@ -23,6 +23,7 @@ from hepfeed.cache.shards import Shard, ShardNote, remove_notes
 from hepfeed.cache.stock import Stock
 from hepfeed.cache.store import cache_directory
 from hepfeed.cache.verify import damaged_parts
+from hepfeed.channel import Reply
 from hepfeed.errors import CorruptDataError, HepfeedError, SourceError, SpecError
 from hepfeed.form import StreamForm
 from hepfeed.index import EventIndex, OnError
@@ -31,7 +32,7 @@ from hepfeed.pipeline import Pipeline, Transform
 from hepfeed.progress import Progress
 from hepfeed.spec import SampleSpec, as_spec
 from hepfeed.store import IndexStore
-from hepfeed.worker import Reply, call_everywhere
+from hepfeed.worker import call_everywhere
 
 __all__ = ["BuildProgress", "BuildReport", "build_cache"]
 

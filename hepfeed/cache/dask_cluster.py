@@ -8,8 +8,9 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
+from hepfeed.channel import Reply
 from hepfeed.errors import ProcessError, ReaderError, SourceError
-from hepfeed.worker import Reply, resolve
+from hepfeed.worker import resolve
 
 __all__ = ["call_on_dask"]
 

@@ -86,16 +86,22 @@ class PartReader:
         memory: Gives the bytes of a slot of shared memory: ``memory(slot, size)``.
         guarded: Whether bus errors are caught in this process, so that files may be mapped.
         views: Shared memory of parts that have no file, by the key of the cache.
+        sharers: Readers of this process, which have its descriptors in common.
     """
 
     def __init__(
-        self, memory: Callable[[int, int], NDArray[np.uint8]], guarded: bool, views: Mapping[str, RingView]
+        self,
+        memory: Callable[[int, int], NDArray[np.uint8]],
+        guarded: bool,
+        views: Mapping[str, RingView],
+        sharers: int = 1,
     ) -> None:
         self._views = views
         if guarded:
             _cache.guard_bus_errors()
         self._memory = memory
         self._guarded = guarded
+        self._most_open = max(1, _MOST_OPEN // sharers)
         self._caches: dict[str, _Opened] = {}
         self._open: OrderedDict[str, int] = OrderedDict()
         self._maps: dict[str, tuple[int, int]] = {}
@@ -226,7 +232,7 @@ class PartReader:
         if path in self._open:
             self._open.move_to_end(path)
             return self._open[path]
-        while len(self._open) >= max(_MOST_OPEN, needed):
+        while len(self._open) >= max(self._most_open, needed):
             os.close(self._open.popitem(last=False)[1])
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
