@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from hepfeed import errors
+from hepfeed.late import Late, in_starting_worker
 
 if TYPE_CHECKING:
     __version__: str
@@ -30,6 +31,7 @@ _HOME = {
     "Filter": "filters",
     "SampleSpec": "spec",
 }
+_NEEDS_TORCH = ("DataLoader", "DataProvider", "EventDataset")
 
 __all__ = [
     "BatchSpec",
@@ -56,6 +58,8 @@ def _version() -> str:
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         return _version()
+    if name in _NEEDS_TORCH and in_starting_worker():
+        return Late(f"hepfeed.{_HOME[name]}", name)
     if name in _HOME:
         value = getattr(importlib.import_module(f"hepfeed.{_HOME[name]}"), name)
         globals()[name] = value

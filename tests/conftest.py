@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import psutil
@@ -17,12 +18,16 @@ import hepfeed
 HOME = str(Path(hepfeed.__file__).parents[1])
 
 
+_THREAD_GRACE_S = 2
+
+
 class Possessions:
-    """The file descriptors, child processes, mapped rings and shared-memory files of this process."""
+    """The descriptors, child processes, threads, mapped rings and shared-memory files of this process."""
 
     def __init__(self):
         self.descriptors = {fd: target for fd in os.listdir("/proc/self/fd") if (target := _target(fd))}
         self.children = {child.pid for child in psutil.Process().children(recursive=True)}
+        self.threads = _threads()
         self.rings = _mapped_rings()
         self.shared = {name for name in os.listdir("/dev/shm") if name.startswith("hepfeed-")}
 
@@ -30,6 +35,7 @@ class Possessions:
         """Return in words what is here and was not there before."""
         found = [f"descriptor {fd} ({self.descriptors[fd]})" for fd in self.descriptors.keys() - before.descriptors]
         found += [f"process {pid}" for pid in self.children - before.children]
+        found += [f"thread {thread.name}" for thread in self.threads - before.threads]
         found += [f"shared memory {name}" for name in self.shared - before.shared]
         if self.rings > before.rings:
             found.append(f"{self.rings - before.rings} mapped ring slots")
@@ -41,6 +47,11 @@ def _target(fd):
         return os.readlink(f"/proc/self/fd/{fd}")
     except OSError:  # the descriptor of the listing itself
         return None
+
+
+def _threads():
+    """hepfeed's own threads; those of other packages are theirs to keep."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("hepfeed")}
 
 
 def _mapped_rings():
@@ -61,6 +72,8 @@ def _nothing_leaks(request):
     found = Possessions().more_than(before)
     if found:
         gc.collect()
+        for thread in _threads() - before.threads:
+            thread.join(_THREAD_GRACE_S)
         found = Possessions().more_than(before)
     assert not found, "the test left behind: " + ", ".join(found)
 
@@ -73,6 +86,24 @@ def _own_index(_nothing_leaks, tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def _own_cache(_nothing_leaks, tmp_path, monkeypatch):
     monkeypatch.setenv("HEPFEED_CACHE", str(tmp_path / "caches"))
+
+
+@pytest.fixture(params=["torch", "hepfeed"])
+def Loader(request):
+    """torch's ``DataLoader`` and then hepfeed's: what torch's own does not pass is not its contract."""
+    import torch.utils.data
+
+    return torch.utils.data.DataLoader if request.param == "torch" else hepfeed.DataLoader
+
+
+@pytest.fixture(scope="session")
+def multiprocessing_helpers():
+    """The processes that multiprocessing keeps for itself are there before a test, so that none seems to leave them."""
+    import multiprocessing.forkserver
+    import multiprocessing.resource_tracker
+
+    multiprocessing.resource_tracker.ensure_running()
+    multiprocessing.forkserver.ensure_running()
 
 
 @pytest.fixture
