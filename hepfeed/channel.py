@@ -26,6 +26,7 @@ __all__ = ["NOTE", "Channel", "Reply", "WorkerLike", "close_inherited", "pack", 
 
 NOT_BUILT = -1  # the number of a reply to no call: the target could not be built
 NOTE = -2  # the number of a message from within a call
+_BUILT = -3  # the number of the message that the target was built
 _HEADER = struct.Struct("<Q")
 _ORPHAN_POLL_S = 0.5
 _ORPHAN_GRACE_S = 1.0  # for the present call of a worker whose consumer was killed
@@ -45,6 +46,11 @@ class WorkerLike(Protocol):
     @property
     def exit_code(self) -> int | None:
         """What it ended with (negative: a signal), or None while it runs."""
+        ...
+
+    @property
+    def built(self) -> bool:
+        """Whether it was heard that its target is built, so that it can have begun with its calls."""
         ...
 
     @property
@@ -86,11 +92,15 @@ class Channel:
 
     Args:
         connection: Its socket, which the channel owns from then on.
+
+    Attributes:
+        built: Whether it was heard that the worker's target is built.
     """
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         self._socket = connection
+        self.built = False
         self._incoming = bytearray()
         self._outgoing = bytearray()
         _channels.add(self)
@@ -137,6 +147,9 @@ class Channel:
                 break
             self._incoming += data
         replies = list(self._complete())
+        if replies and replies[0][0] == _BUILT:
+            self.built = True
+            del replies[0]
         return None if gone and not replies else replies
 
     def _complete(self) -> Iterator[Reply]:
@@ -234,6 +247,7 @@ def serve(connection: socket.socket, build: Callable[[], Any], orphaned: Callabl
     except Exception as error:
         connection.sendall(pack_error(NOT_BUILT, error))
         return
+    connection.sendall(pack((_BUILT, True, None)))
     try:
         while (message := receive(connection)) is not None:
             number, method, args = message

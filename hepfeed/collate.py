@@ -25,7 +25,6 @@ class Collator:
     """Makes batches of torch tensors.
 
     Args:
-        form: What all batches have in common.
         files: Paths, for messages.
         n_classes: Length of ``"onehot"``.
         outputs: Structure of the batch; None for the dict itself.
@@ -37,7 +36,6 @@ class Collator:
 
     def __init__(
         self,
-        form: StreamForm,
         files: list[str],
         n_classes: int,
         outputs: Outputs | None = None,
@@ -47,15 +45,19 @@ class Collator:
             raise SpecError("give outputs or delivery_fn, not both: delivery_fn can arrange the batch itself")
         if outputs is not None:
             _check_names(outputs)
-        self._form = form
         self._files = files
         self._n_classes = n_classes
         self._outputs = outputs
         self._delivery_fn = delivery_fn
 
-    def __call__(self, delivery: Delivery) -> Any:
-        """Return the batch; its tensors are views of the slot unless that must be given back at once."""
-        batch = self._batch(delivery, torch.from_numpy if delivery.shared else _copied)
+    def __call__(self, delivery: Delivery, form: StreamForm) -> Any:
+        """Return the batch; its tensors are views of the slot unless that must be given back at once.
+
+        Args:
+            delivery: The slot and what lies there.
+            form: Of the stream that it comes from.
+        """
+        batch = self._batch(delivery, form, torch.from_numpy if delivery.shared else _copied)
         if self._outputs is not None:
             return self._arrange(self._outputs, batch)
         if self._delivery_fn is None:
@@ -73,11 +75,11 @@ class Collator:
                 event=row,
             ) from error
 
-    def _batch(self, delivery: Delivery, convert: Callable[[NDArray[Any]], torch.Tensor]) -> Batch:
+    def _batch(self, delivery: Delivery, form: StreamForm, convert: Callable[[NDArray[Any]], torch.Tensor]) -> Batch:
         spec, kept = delivery.spec, delivery.kept
         if delivery.finished is not None:
             return delivery.finished.batch(delivery.memory, convert)
-        named = self._form.arrays(delivery.memory, delivery.events, delivery.counts)
+        named = form.arrays(delivery.memory, delivery.events, delivery.counts)
         if kept is not None:
             named = {name: take(values, kept) for name, values in named.items()}
         batch = {name: v.map(convert) if isinstance(v, Structured) else convert(v) for name, v in named.items()}

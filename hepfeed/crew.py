@@ -19,6 +19,7 @@ from hepfeed.errors import FeedTimeoutError
 __all__ = ["MAX_ATTEMPTS", "Answer", "Call", "Crew", "Death", "Member"]
 
 MAX_ATTEMPTS = 3  # deaths at the same call, after which it is given up
+_MAX_STARTS = 20  # workers in a row that may be killed before they have begun with their calls
 _CHECK_S = 1.0  # a dead worker whose socket others inherited is found in that time
 _LAST_CHANCE_S = 0.9  # for a call at which a worker stalled already
 _NO_REPLY = 0
@@ -55,6 +56,7 @@ class Member(Generic[C, N]):
         self.notes = notes
         self.in_hand: dict[int, C] = {}
         self.since = 0.0  # when it took up its oldest call
+        self.built = False  # whether it can have begun with that
 
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
@@ -113,6 +115,7 @@ class Crew(Generic[C, N]):
         self._start = start
         self._notes = notes
         self._calls = 0
+        self._unbuilt = 0  # workers in a row that died before they were built
         self.members: list[Member[C, N]] = []
         self.restarts = 0
         try:
@@ -167,6 +170,8 @@ class Crew(Generic[C, N]):
 
     def _answers(self, member: Member[C, N], replies: list[Reply]) -> list[Answer[C, N]]:
         answers = []
+        if not member.built and (replies or member.worker.built):
+            member.built, member.since, self._unbuilt = True, time.monotonic(), 0
         for number, succeeded, value in replies:
             call = member.in_hand.pop(number, None)
             if call is not None:
@@ -178,9 +183,12 @@ class Crew(Generic[C, N]):
 
     def _death(self, member: Member[C, N], blame: bool = True) -> Death[C, N]:
         calls, member.in_hand = list(member.in_hand.values()), {}
+        code = member.worker.exit_code
+        self._unbuilt += not member.built
+        innocent = not member.built and (code is None or code < 0) and self._unbuilt <= _MAX_STARTS
         if calls:
-            calls[0].attempts += blame
-        return Death(member, calls, member.worker.exit_code)
+            calls[0].attempts += blame and not innocent
+        return Death(member, calls, code)
 
     # ---- workers that do not get on --------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
@@ -31,10 +32,11 @@ __all__ = ["EventDataset"]
 
 
 class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
-    """All events of a specification, or one part of them; opened lazily in each process.
+    """All events of a specification, or one part of them; opened lazily in each process and thread.
 
     ``len(dataset)``, ``dataset[i]`` and ``dataset.__getitems__`` serve any framework; :class:`hepfeed.DataLoader` does
-    not use them but reads whole windows of events at once.
+    not use them but reads whole windows of events at once.  Threads may read at the same time, and a process may be
+    forked meanwhile: each has files and buffers of its own.
 
     Args:
         spec: The specification, its list form, or the path of its YAML or JSON file.
@@ -112,9 +114,7 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
                 progress=report,
             )
         self.classes = self.spec.classes
-        self._reader: tuple[int, SourceReader] | None = None
-        self._access: tuple[int, CacheAccess | None] | None = None
-        self._known: set[int] = set()
+        self._readers = _Readers()
 
     def feed_of_cache(self, pipeline: Pipeline) -> CacheFeed | None:
         """Return the cache of these events after the steps before the cache point of a pipeline, if there is to be one.
@@ -150,7 +150,11 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
         return f"EventDataset({len(self)} events in {len(self.files)} files{part}: {keys})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_reader": None, "_access": None, "_known": set()}
+        return {name: value for name, value in self.__dict__.items() if name != "_readers"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._readers = _Readers()
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
@@ -176,10 +180,11 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
         """Return what the cache has of events, where it has them all."""
         if self._cache[0] is None:
             return None
-        if self._access is None or self._access[0] != os.getpid():
+        own = self._readers.own()
+        if own.access is None:
             feed = self.feed_of_cache(self.pipeline)
-            self._access = os.getpid(), None if feed is None else CacheAccess(feed)
-        access = self._access[1]
+            own.access = (None if feed is None else CacheAccess(feed),)
+        (access,) = own.access
         return None if access is None else access.read(events)
 
     def _processed(self, event: int, one: Batch, steps: Callable[[Batch, Draws], Batch]) -> Batch:
@@ -214,20 +219,42 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
 
     def _read(self, file: NDArray[np.int64], row: NDArray[np.int64]) -> Batch:
         """Read events into arrays of their own."""
-        if self._reader is None or self._reader[0] != os.getpid():
-            self._reader, self._known = (os.getpid(), SourceReader()), set()
-        reader = self._reader[1]
-        fresh = [number for number in np.unique(file).tolist() if number not in self._known]
+        own = self._readers.own()
+        if own.source is None:
+            own.source = SourceReader()
+        fresh = [number for number in np.unique(file).tolist() if number not in own.known]
         if fresh:
-            reader.add_files(self.catalog, {number: self.index.source_table(number) for number in fresh})
-            self._known.update(fresh)
+            own.source.add_files(self.catalog, {number: self.index.source_table(number) for number in fresh})
+            own.known.update(fresh)
         arrays, addresses = empty_batch(self.places, len(row), self.index.counts(file, row))
         order = np.lexsort((row, file))
         addresses = {name: address[order] for name, address in addresses.items()}
-        _, failed = reader.read_events(self.catalog, file[order], row[order], addresses)
+        _, failed = own.source.read_events(self.catalog, file[order], row[order], addresses)
         if failed:
             raise failed[min(failed)]
         return {**arrays, "label": self.index.file_class[file], "event": np.stack([file, row], 1)}
+
+
+class _Readers(threading.local):
+    """What one thread of one process reads events with.
+
+    Attributes:
+        source: Reads the files.
+        known: Numbers of the files that ``source`` knows.
+        access: Reads the cache; a tuple of None where there is none, and None where nobody has looked yet.
+    """
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self.source: SourceReader | None = None
+        self.known: set[int] = set()
+        self.access: tuple[CacheAccess | None] | None = None
+
+    def own(self) -> _Readers:
+        """Return this, empty where it was made before a fork: the parent's buffers may be half written."""
+        if self._pid != os.getpid():
+            _Readers.__init__(self)
+        return self
 
 
 def _single(value: Any) -> Any:

@@ -408,7 +408,8 @@ class DatasetIterator(ResumableIterator):
             assert isinstance(answer, Exception)
             raise answer
         self._clock.counts["batches"] += 1
-        self._clock.counts["events"] += len(fetch.index) if self._auto_collation and fetch.index is not None else 1
+        self._clock.counts["events"] += answer.examples
+        self._clock.stages["transform"] += answer.spent_ns * 1e-9
         if not answer.bytes:
             ring.release(fetch.slot)
             return unpack(answer, _NOTHING)

@@ -74,6 +74,11 @@ class DatasetProcess:
         return self.process.exitcode
 
     @property
+    def built(self) -> bool:
+        """Whether it was heard that its target is built."""
+        return self._channel.built
+
+    @property
     def has_unsent(self) -> bool:
         """Whether :meth:`flush` has something to do once the socket is writable."""
         return self._channel.has_unsent

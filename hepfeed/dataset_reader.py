@@ -12,6 +12,7 @@ import os
 import pickle
 import random
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ import numpy as np
 
 from hepfeed import h5_handles, torch_worker
 from hepfeed.errors import HepfeedError
-from hepfeed.fetchers import Fetcher, IterableFetcher, MapFetcher
+from hepfeed.fetchers import Fetcher, IterableFetcher, MapFetcher, count_examples
 from hepfeed.late_torch import LateTorch
 from hepfeed.parcel import Parcel, pack
 from hepfeed.plain_collate import NeedsTorch, plain_collate, plain_convert
@@ -164,6 +165,7 @@ class DatasetReader:
         self._ended: Ended | None = None
         self._begun = False  # whether an epoch began in this process
         self._start_saved = False  # of the present epoch
+        self._examples = 0  # of the present fetch
         self._recovered: tuple[int, bytes | None] | None = None
         self._start: tuple[bytes | None, int] = (None, 0)
         owner = (job.base_seed + (job.worker_id << 32)) % (1 << 64)
@@ -292,12 +294,16 @@ class DatasetReader:
         return answer
 
     def _packed(self, fetcher: Fetcher, index: Any, room: Room) -> Parcel:
+        begun = time.perf_counter_ns()
         parcel = pack(self._batch(fetcher, index, room), room)
         parcel.state = self._state()
+        parcel.examples = self._examples
+        parcel.spent_ns = time.perf_counter_ns() - begun
         return parcel
 
     def _batch(self, fetcher: Fetcher, index: Any, room: Room | None) -> Any:
         examples = fetcher.fetch(index)
+        self._examples = count_examples(index, examples, self._job.iterable) if self._job.auto_collation else 1
         self._torch.room = room
         try:
             return self._collate(examples, room)

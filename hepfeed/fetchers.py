@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from typing import Any, Protocol
 
-__all__ = ["Fetcher", "IterableFetcher", "MapFetcher"]
+__all__ = ["Fetcher", "IterableFetcher", "MapFetcher", "count_examples"]
 
 
 class Fetcher(Protocol):
@@ -13,6 +13,18 @@ class Fetcher(Protocol):
 
     def fetch(self, index: Any) -> Any:
         """Return a list of examples, or one example where batches are not made."""
+
+
+def count_examples(index: Any, examples: Any, iterable: bool) -> int:
+    """Return how many examples a fetch took.
+
+    Args:
+        index: That was asked for; of iterable datasets the last one may be longer than what is left.
+        examples: That were taken; a ``__getitems__`` may return a batch that does not tell their number.
+        iterable: Whether the dataset is an iterable one.
+    """
+    counted = examples if iterable or not isinstance(index, Sized) else index
+    return len(counted) if isinstance(counted, Sized) else 1
 
 
 class MapFetcher:

@@ -2,7 +2,7 @@
 
 The order of events is a pure function of (specification, seed, epoch): never of the number of readers, of timing or of
 a crash.  Events are drawn from *lanes*, one for each rate; a lane's order is laid out over canonical partitions, so
-that ranks share the work by partition and a chunk is decoded on one rank only.
+that ranks share the work by partition and a chunk is decoded on one rank only, but for the end of an epoch.
 
 Consecutive batches form a *window*, whose events readers decode together, each chunk once.  Events are dealt to batches
 in *rounds* of fixed size, a few of them at a time; a round is a batch, unless batches are packed by their points.
@@ -10,22 +10,24 @@ in *rounds* of fixed size, a few of them at a time; a round is a batch, unless b
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
-from typing import Any, Literal, get_args
+from itertools import islice, pairwise
+from typing import Literal, get_args
 
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from hepfeed.batch_spec import BatchSpec, Window, window_of
 from hepfeed.errors import SpecError, nearest
 from hepfeed.index import EventIndex
+from hepfeed.lane import Arranged, Lane, LaneLayout, lay_out, unit_starts
 from hepfeed.order import Permutations, generator
 from hepfeed.packing import Oversize, Packing
+from hepfeed.partition import share_of
 from hepfeed.quotas import Composition, Exhausted, Quotas
 
 __all__ = ["BatchSpec", "Filler", "Order", "Window", "windows_of"]
@@ -39,97 +41,6 @@ _PACKED_ROUNDS = 64  # padding of log-normal lengths (sigma 1) to the longest of
 _PLANNED_ROUNDS = 16  # of batches that are read for themselves: NumPy is called once for all of them
 _PLANS = 4  # epochs whose plan is kept
 _logger = logging.getLogger("hepfeed")
-
-
-@dataclass(frozen=True)
-class BatchSpec:
-    """Which events make a batch, in the order of its rows.
-
-    Attributes:
-        epoch: Epoch.
-        index: Place of the batch in its epoch.
-        file: ``(size,) int64`` place of each event's file in the list of files.
-        row: ``(size,) int64`` row in that file.
-        label: ``(size,) int64`` class index.
-        event: ``(size,) int64`` place of each event in the index, where the filler made it.
-    """
-
-    epoch: int
-    index: int
-    file: Ints
-    row: Ints
-    label: Ints
-    event: Ints | None = field(default=None, repr=False, compare=False)
-
-    def __len__(self) -> int:
-        return len(self.row)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return a JSON object: per class and file the rows, and their places in the batch."""
-        classes: dict[str, list[dict[str, Any]]] = {}
-        for label in np.unique(self.label).tolist():
-            for file in np.unique(self.file[self.label == label]).tolist():
-                here = np.flatnonzero((self.label == label) & (self.file == file))
-                reads = {"file": file, "rows": self.row[here].tolist(), "places": here.tolist()}
-                classes.setdefault(str(label), []).append(reads)
-        return {"epoch": self.epoch, "index": self.index, "size": len(self), "classes": classes}
-
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> BatchSpec:
-        """Rebuild what :meth:`to_json` wrote.
-
-        Raises:
-            SpecError: The object is not a batch specification.
-        """
-        try:
-            size = int(content["size"])
-            file, row, label = (np.full(size, -1, np.int64) for _ in range(3))
-            for name, reads in content["classes"].items():
-                for read in reads:
-                    places = np.asarray(read["places"], np.int64)
-                    file[places], row[places], label[places] = read["file"], read["rows"], int(name)
-            epoch, index = int(content["epoch"]), int(content["index"])
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise SpecError(f"not a batch specification: {type(error).__name__} {error}") from error
-        if (row < 0).any():
-            raise SpecError(f"batch specification {index} leaves {int((row < 0).sum())} of {size} places empty")
-        return cls(epoch, index, file, row, label)
-
-    @staticmethod
-    def dump(path: str, specs: Iterable[BatchSpec]) -> None:
-        """Write batch specifications to a file, one JSON object a line."""
-        with open(path, "w", encoding="utf-8") as stream:
-            stream.writelines(json.dumps(spec.to_json()) + "\n" for spec in specs)
-
-    @staticmethod
-    def load(path: str) -> list[BatchSpec]:
-        """Read what :meth:`dump` wrote."""
-        with open(path, encoding="utf-8") as stream:
-            return [BatchSpec.from_json(json.loads(line)) for line in stream if line.strip()]
-
-
-@dataclass(frozen=True)
-class Window:
-    """Batches whose events are read together, and their events sorted by file and row.
-
-    Attributes:
-        batches: The batches.
-        batch: ``(n,) int64`` place in ``batches`` of each event.
-        place: ``(n,) int64`` row in that batch.
-        file: ``(n,) int64`` file of each event.
-        row: ``(n,) int64`` row in that file.
-        unit: ``(n,) int64`` block of events that share chunks, counted over the whole index; -1 where every event
-            stands alone.
-        kept: Unit -> rows of it that the next windows need; who decodes the unit keeps them.
-    """
-
-    batches: tuple[BatchSpec, ...]
-    batch: Ints
-    place: Ints
-    file: Ints
-    row: Ints
-    unit: Ints
-    kept: dict[int, Ints] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -166,89 +77,6 @@ class _Plan:
     oversize: int
 
 
-class _Lane:
-    """The endless order of one group of events: a new permutation for each time around."""
-
-    def __init__(self, filler: Filler, number: int, start: int, stop: int, epoch: int) -> None:
-        self._filler = filler
-        self._purpose = (epoch, number)
-        self._start, self._stop = start, stop
-        self._cycle = -1
-        self._order: Ints = np.empty(0, np.int64)
-        self._ends: Ints = np.empty(0, np.int64)
-        self._at = 0
-        self._turn(0)
-        self.size = self._size
-
-    def _turn(self, cycle: int) -> None:
-        """Lay out one time around: ``_order`` are events (full) or units, ``_ends`` where each unit ends."""
-        filler = self._filler
-        shuffled = filler.order in ("full", "window")
-        random = generator(filler.seed, "lane", *self._purpose, cycle)
-        self._cycle, self._at = cycle, 0
-        if filler.order == "full":
-            order = self._start + random.permutation(self._stop - self._start)
-            self._order = order[filler.partition :: filler.partitions]
-            self._size = len(self._order)
-            return
-        first, last = np.searchsorted(filler.unit_start, [self._start, self._stop])
-        units = np.arange(first, last, dtype=np.int64)
-        units = (random.permutation(units) if shuffled else units)[filler.partition :: filler.partitions]
-        self._order = units
-        self._ends = np.cumsum(filler.unit_start[units + 1] - filler.unit_start[units])
-        self._size = int(self._ends[-1]) if len(units) else 0
-
-    def take(self, count: int) -> tuple[Ints, Ints, dict[int, Ints]]:
-        """Return the next events, the unit of each, and what remains of a unit that was cut.
-
-        A unit whose rest was kept may come again in the next time around, with rows that were not kept; so events
-        after a turn stand alone, and nothing is kept of them.
-        """
-        events, units = [], []
-        rest: dict[int, Ints] = {}
-        turned = False
-        while count > 0:
-            if self._at == self._size:
-                self._turn(self._cycle + 1)
-                turned = True
-            n = min(count, self._size - self._at)
-            event, unit, rest = self._slice(self._at, self._at + n)
-            if turned:
-                unit, rest = np.full(n, -1, np.int64), {}
-            events.append(event)
-            units.append(unit)
-            self._at += n
-            count -= n
-        if not events:
-            return np.empty(0, np.int64), np.empty(0, np.int64), {}
-        return np.concatenate(events), np.concatenate(units), rest
-
-    def skip(self, count: int) -> None:
-        """Pass over the next events."""
-        while count > 0:
-            if self._at == self._size:
-                self._turn(self._cycle + 1)
-            n = min(count, self._size - self._at)
-            self._at += n
-            count -= n
-
-    def _slice(self, low: int, high: int) -> tuple[Ints, Ints, dict[int, Ints]]:
-        if self._filler.order == "full":
-            events = self._order[low:high]
-            return events, np.full(len(events), -1, np.int64), {}
-        i, j = (int(np.searchsorted(self._ends, at, side="right")) for at in (low, high - 1))
-        units = self._order[i : j + 1]
-        starts = self._filler.unit_start[units]
-        sizes = self._filler.unit_start[units + 1] - starts
-        before = np.cumsum(sizes) - sizes
-        everything = np.repeat(starts - before, sizes) + np.arange(int(sizes.sum()))
-        unit_of = np.repeat(units, sizes)
-        base = int(self._ends[i] - sizes[0])
-        cut = slice(low - base, high - base)
-        rest = everything[high - base :]
-        return everything[cut], unit_of[cut], {int(units[-1]): rest} if len(rest) else {}
-
-
 class Filler:
     """Makes the batch specifications of every epoch.
 
@@ -265,13 +93,14 @@ class Filler:
         exhausted: When a lane has no events left: ``"drain"`` goes on without it, so that every event comes exactly
             once; ``"wrap"`` starts it again in a new order until every lane was delivered once; ``"stop"`` ends
             the epoch.
-        skip: Events passed over at the beginning of each epoch.
-        max_events: Most events of an epoch.
+        skip: Events passed over at the beginning of each epoch, in all partitions together.
+        max_events: Most events of an epoch, in all partitions together.
         window_events: Events of a window, at least; by default 2,048 or four blocks of every lane, whichever is more
             (with ``length_matched`` or ``max_points`` at least 64 batches), within ``window_bytes``.
         window_bytes: Most bytes of a window.
         partition: Which of ``partitions`` this filler serves.
-        partitions: Canonical partitions of the order.
+        partitions: Canonical partitions of the order.  Every event is in one of them, and all events of a unit in the
+            same, so that no chunk is decoded for two; see :func:`hepfeed.lane.lay_out`.
         length_matched: Batches of events of similar length (number of points): those of a window are sorted by length
             and cut into batches, which come in random order (``"sequential"``: in the order of their first events).
             Equal lengths, and the events of a batch, keep the window's order.  Larger windows match better: lengths
@@ -347,7 +176,7 @@ class Filler:
         if order == "sequential" and exhausted != "drain":
             raise SpecError(f"exhausted={exhausted!r} needs lanes that are mixed by rates: use order='mixed'")
         shared = max(source.block for source in index.sources) > 1
-        self.order: Order = ("window" if shared else "full") if order == "auto" else order
+        self.order: Arranged = ("window" if shared else "full") if order == "auto" else order
         if self.order == "sequential":
             self._ranges: list[tuple[float, int, int]] = [(1.0, 0, len(index))]
         else:
@@ -364,7 +193,14 @@ class Filler:
         self._deal_rounds = self._rounds(window_events, window_bytes)
         self.window_batches = self._deal_rounds if self._together else 1
         self._totals: dict[int, int] = {}
+        self._skip = share_of(skip, partition, partitions)
+        self._limit = None if max_events is None else share_of(max_events, partition, partitions)
         self._plans: dict[int, _Plan] = {}
+
+    @property
+    def packs(self) -> bool:
+        """Whether ``max_points`` limits the batches, so that their sizes vary."""
+        return self._budget
 
     def _read_lengths(self, lengths: Callable[[Ints], Ints] | None) -> Ints:
         n = len(self.index)
@@ -375,7 +211,7 @@ class Filler:
             raise SpecError(
                 f"lengths must be {n} numbers of points, none below 0, not {length.dtype} of shape {length.shape}"
             )
-        return length.astype(np.int64)
+        return length.astype(np.int64, copy=False)
 
     def _oversize_error(self, packing: Packing) -> SpecError:
         worst = int(packing.length.argmax())
@@ -403,15 +239,10 @@ class Filler:
         return max(1, -(-window_events // self._round))
 
     @cached_property
-    def unit_start(self) -> Ints:
-        """``(n_units + 1,)`` first event of each unit: a run of events of one file that share chunks."""
-        index = self.index
-        starts = []
-        for file, source in enumerate(index.sources):
-            low, high = int(index.file_start[file]), int(index.file_start[file + 1])
-            blocks = index.rows[low:high] // source.block
-            starts.append(low + np.flatnonzero(np.diff(blocks, prepend=-1)))
-        return np.concatenate([*starts, [len(index)]]).astype(np.int64)
+    def _layouts(self) -> list[LaneLayout]:
+        ranges = [(start, stop) for _, start, stop in self._ranges]
+        unit_start = np.empty(0, np.int64) if self.order == "full" else unit_starts(self.index)
+        return lay_out(ranges, self.order, self.seed, unit_start, self.partition, self.partitions)
 
     def fingerprint(self) -> str:
         """Return 32 hexadecimal digits that change with anything that changes the order of events."""
@@ -429,20 +260,24 @@ class Filler:
 
     # ---- lengths ---------------------------------------------------------------------------------------------------
 
-    def _start(self, epoch: int) -> tuple[list[_Lane], Quotas]:
-        lanes = [_Lane(self, i, start, stop, epoch) for i, (_, start, stop) in enumerate(self._ranges)]
+    def _start(self, epoch: int) -> tuple[list[Lane], Quotas]:
+        lanes = [Lane(layout, epoch) for layout in self._layouts]
+        quotas, skipped = self._quotas(epoch)
+        for lane, count in zip(lanes, skipped):
+            lane.skip(count)
+        return lanes, quotas
+
+    def _quotas(self, epoch: int) -> tuple[Quotas, list[int]]:
+        """Return the quotas of an epoch, and how many events of each lane are passed over."""
         quotas = Quotas(
             [rate for rate, _, _ in self._ranges],
-            [lane.size for lane in lanes],
+            [layout.size for layout in self._layouts],
             composition=self._composition,
             exhausted=self._exhausted,
             seed=self.seed,
             epoch=epoch,
         )
-        if self.skip:
-            for lane, count in zip(lanes, quotas.next(self.skip)):
-                lane.skip(count)
-        return lanes, quotas
+        return quotas, quotas.next(self._skip)
 
     def events(self, epoch: int = 0) -> int:
         """Return the number of events that an epoch delivers."""
@@ -488,22 +323,23 @@ class Filler:
 
     def _total(self, epoch: int) -> int:
         """Return the number of events that an epoch takes from the lanes."""
-        varies = self.partitions > 1 or (self._composition == "random" and self._exhausted != "drain")
+        varies = self._composition == "random" and self._exhausted != "drain"
         key = epoch if varies else 0
         if key not in self._totals:
             self._totals = {key: self._count(epoch)}
         return self._totals[key]
 
     def _count(self, epoch: int) -> int:
-        limit = self.max_events
-        if self._exhausted == "drain" and self.partitions == 1:
-            total = max(0, len(self.index) - self.skip)
+        limit = self._limit
+        sizes = [layout.size for layout in self._layouts]
+        if self._exhausted == "drain":
+            total = max(0, sum(sizes) - self._skip)
         else:
-            lanes, quotas = self._start(epoch)
-            seen = [0] * len(lanes)
+            quotas, _ = self._quotas(epoch)
+            seen = [0] * len(sizes)
             total = 0
             while limit is None or total < limit:
-                if self._exhausted == "wrap" and all(n >= lane.size for n, lane in zip(seen, lanes)):
+                if self._exhausted == "wrap" and all(n >= size for n, size in zip(seen, sizes)):
                     break
                 counts = quotas.next(self._round)
                 if not any(counts):
@@ -552,7 +388,7 @@ class Filler:
             deal = self._deal(epoch, begin, counts, lanes)
             yield deal if self._packing is None else self._packed(self._packing, epoch, begin, deal, end == n_rounds)
 
-    def _deal(self, epoch: int, begin: int, counts: Ints, lanes: list[_Lane]) -> _Deal:
+    def _deal(self, epoch: int, begin: int, counts: Ints, lanes: list[Lane]) -> _Deal:
         """Take events from the lanes and deal them to rounds.
 
         Args:
@@ -643,29 +479,39 @@ def _evenly_mixed(counts: tuple[int, ...]) -> Ints:
     return np.argsort(np.concatenate([(np.arange(n) + 0.5) / max(1, n) for n in counts]), kind="stable")
 
 
-def windows_of(specs: Iterable[BatchSpec], filler: Filler, batch_size: int) -> Iterator[Window]:
-    """Make a window of each given batch specification.
+def windows_of(specs: Iterable[BatchSpec], index: EventIndex, batch_size: int, together: int = 1) -> Iterator[Window]:
+    """Make windows of given batch specifications.
+
+    Args:
+        specs: The batches.
+        index: The events.
+        batch_size: Most events of a batch.
+        together: Batches of a window.
 
     Raises:
         SpecError: A batch is larger than ``batch_size``, or names a file or row that is not there.
     """
-    sources = filler.index.sources
-    for spec in specs:
-        if len(spec) > batch_size:
-            raise SpecError(f"batch {spec.index} has {len(spec)} events, but batch_size is {batch_size}")
-        if len(spec) and not 0 <= spec.file.min() <= spec.file.max() < len(sources):
-            raise SpecError(f"batch {spec.index} names file {spec.file.max()}, but there are {len(sources)} files")
-        for file in np.unique(spec.file).tolist():
-            last = int(spec.row[spec.file == file].max())
-            if last >= sources[file].events:
-                path = sources[file].path
-                raise SpecError(
-                    f"batch {spec.index} names event {last} of {path!r}, which has {sources[file].events}",
-                    file=path,
-                )
-        order = np.lexsort((spec.row, spec.file))
-        zeros, alone = np.zeros(len(spec), np.int64), np.full(len(spec), -1, np.int64)
-        yield Window((spec,), zeros, order, spec.file[order], spec.row[order], alone)
+    remaining = iter(specs)
+    while some := list(islice(remaining, together)):
+        for spec in some:
+            _check_spec(spec, index, batch_size)
+        yield window_of(some)
+
+
+def _check_spec(spec: BatchSpec, index: EventIndex, batch_size: int) -> None:
+    sources = index.sources
+    if len(spec) > batch_size:
+        raise SpecError(f"batch {spec.index} has {len(spec)} events, but batch_size is {batch_size}")
+    if len(spec) and not 0 <= spec.file.min() <= spec.file.max() < len(sources):
+        raise SpecError(f"batch {spec.index} names file {spec.file.max()}, but there are {len(sources)} files")
+    for file in np.unique(spec.file).tolist():
+        last = int(spec.row[spec.file == file].max())
+        if last >= sources[file].events:
+            path = sources[file].path
+            raise SpecError(
+                f"batch {spec.index} names event {last} of {path!r}, which has {sources[file].events}",
+                file=path,
+            )
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -188,6 +188,7 @@ class EventIndex:
         self._counts = {key.rows: self._count_rows(key.name) for key in self.keys if key.rows == key.name}
         self.weights = self._weigh() if spec.weights is not None else None
         self._warn_skipped()
+        self._progress = None  # it ends with the constructor, and the index travels to other processes
 
     def __len__(self) -> int:
         return len(self.rows)

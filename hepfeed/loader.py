@@ -2,52 +2,76 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, TypeVar, get_args
 
 import cloudpickle
 import torch
 import torch.utils.data
+from torch.utils.data.distributed import DistributedSampler
 
+from hepfeed.accelerated import Accelerated, accelerates
 from hepfeed.collate import Collator, Outputs
 from hepfeed.dataset import EventDataset
-from hepfeed.errors import HepfeedError, SpecError
-from hepfeed.filler import BatchSpec, Filler, Order, Window, windows_of
+from hepfeed.errors import HepfeedError, SpecError, nearest
+from hepfeed.feed_iterator import PREFETCH_FACTOR, Ahead, FeedIterator, Position
+from hepfeed.filler import BatchSpec, Filler, Order, windows_of
 from hepfeed.form import StreamForm
 from hepfeed.index import EventIndex
+from hepfeed.loader_state import checked, taken
 from hepfeed.packing import Oversize
 from hepfeed.parts.writer import PART_BYTES
 from hepfeed.pipeline import Function, Pipeline
-from hepfeed.pool import ReaderPool
+from hepfeed.pool import ReaderPool, WorkerMethod
 from hepfeed.quotas import Composition, Exhausted
+from hepfeed.ranks import RankFiller, Ranks, Uneven
+from hepfeed.sampling import SamplerPass, generators_of, samplers_of
 from hepfeed.stats import FeedStats, StageClock
-from hepfeed.stream import NO_PIPELINE, Stream
+from hepfeed.stream import NO_PIPELINE
+from hepfeed.world import all_agree, present_world
 
 __all__ = ["DataLoader"]
 
+T_co = TypeVar("T_co", covariant=True)
 Shuffle = bool | Literal["full", "window", "mixed"]
-_PREFETCH_FACTOR = 2
-_LOGGED_SKIPS = 20
+_WITH_SAMPLER = {
+    "delivery_fn",
+    "infinite",
+    "outputs",
+    "pool",
+    "prebuild",
+    "process_fn",
+    "seed",
+    "worker_method",
+}
+"""Options of the fast path that mean something where a sampler chooses the events."""
+_BY_SAMPLER = {"rank", "world_size", "uneven"}
+"""Options that a DistributedSampler gives."""
+_OF_DATASET = ("__getitem__", "__getitems__", "__len__")
 _logger = logging.getLogger("hepfeed")
 
 
-class DataLoader(torch.utils.data.DataLoader[Any]):
+class DataLoader(torch.utils.data.DataLoader[T_co]):
     """Batches of events; every argument of torch's ``DataLoader``, with the same meaning.
 
     Over an :class:`~hepfeed.EventDataset` batches come from hepfeed's readers.  They are dicts with the keys of the
     specification, tensors ``(B, ...)`` or, where events differ in their number of rows,
     :class:`~hepfeed.tensors.Jagged`; with what the steps make of them; and with ``"label" (B,) int64``,
     ``"event" (B, 2) int64`` (file, row), and ``"weight" (B,) float32`` where the specification has weights.  Over any
-    other dataset, or with a sampler, batch sampler, ``collate_fn``, ``worker_init_fn`` or ``batch_size=None``, torch's
-    own machinery runs.
+    other dataset, or with a ``collate_fn`` of the user's or ``batch_size=None``, the dataset's own ``__getitem__`` or
+    ``__iter__`` runs, in this process or in worker processes as torch has them.
 
     A batch lies in shared memory until the last tensor or view of it dies; a batch that is kept never changes.  The
     loader needs ``max(2 x batches of a window, (prefetch_factor + 1) x num_workers) + 3`` batches of shared memory.
     From the cache up to 16 small batches share a slot, and it takes up to 2 slots a reader and 3 more.
+
+    The processes of a training share the events: with ``torch.distributed``, or with ``rank`` and ``world_size``, each
+    gets batches of its own, as many as every other one and in each step of the same size, and no chunk is decoded on
+    two of them but in the last steps, where what is left is divided anew.  ``batch_size`` is that of a process.
 
     Args:
         dataset: The events.
@@ -55,22 +79,27 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         shuffle: True: the order that suits the files (see ``Filler``, order ``"auto"``); epochs after the first that
             come from the cache are full permutations.  ``"full"``, ``"window"``: that order.  ``"mixed"``: classes
             mixed by their rates, files in their order.  False: the order of the dataset; rates are not used.
-        sampler: As in torch.
-        batch_sampler: As in torch.
+        sampler: Places of the events in the dataset, in the order of their delivery; below 0 they count from the end.
+            A ``DistributedSampler`` of this dataset is not asked for places: the loader shuffles and divides the events
+            itself, by its rank, number of replicas, ``shuffle``, ``epoch``, ``drop_last`` (which is
+            ``uneven="drop"``), and by its seed where the loader has none.
+        batch_sampler: The places of the events of each batch.  It is asked ``prefetch_factor x num_workers`` batches
+            ahead, as in torch; chunks that the batches of one half of them share are decoded once.
         num_workers: Reader processes; 0 reads in this one.  They start by exec, whatever ``multiprocessing_context``
             is.
-        collate_fn: As in torch.
+        collate_fn: As in torch; torch's ``default_collate`` counts as none.
         pin_memory: Page-lock the slots, where there is a CUDA device.
         drop_last: Leave out an incomplete last batch.
         timeout: Seconds to wait for a batch; 0 waits for ever.
-        worker_init_fn: As in torch.
+        worker_init_fn: Called once in each reader with its number, as in torch.
         multiprocessing_context: As in torch; the readers of the fast path do not need one.
-        generator: Gives the seed where ``seed`` is None.
+        generator: Gives the seed where ``seed`` is None; it must be in the same state on all ranks.
         prefetch_factor: Batches ahead for each reader, beside the one that it fills; default 2.
         persistent_workers: Keep readers and shared memory from epoch to epoch.
         pin_memory_device: As in torch.
         in_order: As in torch; the fast path is always in order.
-        seed: Order of events and random numbers of functions; None draws one from ``generator`` or torch's own.
+        seed: Order of events and random numbers of functions; None draws one from ``generator`` or torch's own, and is
+            0 where several ranks or partitions, which must have the same, have no ``generator``.
         process_fn: Called in the readers on each batch, after the dataset's ``transform``: a dict of arrays in, a dict
             of arrays out, of any number, shapes and dtypes.
         delivery_fn: Called in this process on each batch; its result is what the loop gets.
@@ -87,10 +116,21 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         length_matched: Batches of events with similar numbers of points; see :class:`hepfeed.Filler`.
         max_points: Most points of a batch, which then has ``batch_size`` events at most.
         oversize: What to do with events of more points: ``"alone"``, ``"raise"`` or ``"skip"``.
+        rank: Number of this process among those that share the events; None asks ``torch.distributed`` when an epoch
+            begins, and is 0 where there is no process group.
+        world_size: Number of those processes; given with ``rank``.
+        partitions: Canonical partitions of the order, which ``world_size`` divides: every number of processes that
+            does gives the same global batches.  By default as many as there are processes, or those of the state that
+            was loaded.
+        uneven: What is done where the events of an epoch are not a multiple of the partitions: ``"pad"`` repeats the
+            first of them at the end, ``"drop"`` leaves the last of them out, in both cases fewer events than there are
+            partitions.  With ``max_points``, whose batches have no fixed size: a partition with fewer batches than
+            another repeats its own from the first one on, or the epoch ends with the partition that has the fewest.
+        worker_method: ``"process"``, or ``"thread"``: readers are threads of this process.
         pool: Readers to share with other loaders.
 
     Raises:
-        SpecError: An option of the fast path is wrong, or is given where torch's machinery runs.
+        SpecError: An option of the fast path is wrong, or is given where it means nothing.
     """
 
     def __init__(
@@ -128,6 +168,11 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         length_matched: bool = False,
         max_points: int | None = None,
         oversize: Oversize = "alone",
+        rank: int | None = None,
+        world_size: int | None = None,
+        partitions: int | None = None,
+        uneven: Uneven = "pad",
+        worker_method: WorkerMethod = "process",
         pool: ReaderPool | None = None,
     ) -> None:
         if isinstance(shuffle, str) and shuffle not in ("full", "window", "mixed"):
@@ -135,7 +180,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         super().__init__(
             dataset,
             batch_size,
-            bool(shuffle) if shuffle is not None else None,
+            bool(shuffle) if isinstance(shuffle, str) else shuffle,
             sampler,
             batch_sampler,
             num_workers,
@@ -151,12 +196,12 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             pin_memory_device=pin_memory_device,
             in_order=in_order,
         )
-        self.shuffle: Shuffle = shuffle if shuffle is not None else False
+        self._shuffle: Shuffle = shuffle if shuffle is not None else False
         self.seed = seed
         self.process_fn = process_fn
         self.delivery_fn = delivery_fn
         self.outputs = outputs
-        self.prebuild = prebuild
+        self.prebuild = tuple(prebuild)
         self.composition: Composition = composition
         self.exhausted: Exhausted = exhausted
         self.skip = skip
@@ -167,69 +212,227 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         self.length_matched = length_matched
         self.max_points = max_points
         self.oversize: Oversize = oversize
+        self.rank = rank
+        self.world_size = world_size
+        self.partitions = partitions
+        self.uneven: Uneven = uneven
+        self.worker_method: WorkerMethod = worker_method
         self.pool = pool
-        special = {"sampler": sampler, "batch_sampler": batch_sampler, "collate_fn": collate_fn}
-        special["worker_init_fn"] = worker_init_fn
-        reasons = [name for name, value in special.items() if value is not None]
-        if batch_size is None and batch_sampler is None:
-            reasons.append("batch_size=None")
-        if not isinstance(dataset, EventDataset):
-            reasons.insert(0, f"a {type(dataset).__name__}")
-        self._fast = not reasons
-        if not self._fast:
-            self._refuse_fast_options(reasons)
-            return
-        self._epoch = 0
-        self._first_batch = 0
-        self._position = _Position(0, 0)
-        self._resumed: Filler | None = None  # of the epoch that a state was taken in
-        self._active: weakref.ref[_FeedIterator] | None = None
-        self._ahead: tuple[int, ReaderPool, Stream, Filler] | None = None  # the beginning of the next epoch
-        self._own_pool: ReaderPool | None = None
+        self._live: weakref.ref[Any] | None = None  # iterator of the general path
+        self._resume_state: dict[str, Any] | None = None  # that the next one begins with
+        self._prepared = False
         self._clock = StageClock()
         self._clock.readers = num_workers
-        assert batch_size is not None
-        places, dense_bytes = dataset.index.place_keys(batch_size)
-        pipeline = dataset.pipeline + Pipeline(process_fn) + _prebuilding(prebuild)
+        self._fast = False
+        self._epoch = 0
+        reasons = self._reasons_for_torch()
+        if reasons:
+            self._refuse(set(_DEFAULTS), f"{' and '.join(reasons)}: only the feed of an EventDataset has such options")
+            return
+        self._fast = True
+        self._replicas: DistributedSampler[Any] | None = None
+        if batch_sampler is None and type(sampler) is DistributedSampler and sampler.dataset is dataset:
+            self._replicas = sampler
+            self._refuse(_BY_SAMPLER, "a DistributedSampler, which says so itself")
+        self._samples = self._replicas is None and (sampler is not None or batch_sampler is not None)
+        if self._samples:
+            refused = set(_DEFAULTS) - _WITH_SAMPLER
+            self._refuse(refused, f"a {'batch_' * (batch_sampler is not None)}sampler, which chooses the events itself")
+        self._check_ranks()
+        self._position = Position(0, 0)
+        self._next_position: Position | None = None  # of a state that was loaded
+        self._active: weakref.ref[FeedIterator] | None = None
+        self._ahead: Ahead | None = None  # the beginning of the next epoch
+        self._own_pool: ReaderPool | None = None
+        self._set_up(dataset)
+
+    def _set_up(self, dataset: EventDataset) -> None:
+        pipeline = dataset.pipeline + Pipeline(self.process_fn) + _prebuilding(self.prebuild)
+        self._check_method(pipeline)
         pickled = cloudpickle.dumps(pipeline) if len(pipeline) else NO_PIPELINE
         skip_errors = dataset.on_error == "skip"
         self._cache = dataset.feed_of_cache(pipeline)
-        self._form = StreamForm(places, dense_bytes, dataset.catalog, pickled, 0, skip_errors)
+        self._form = StreamForm((), 0, dataset.catalog, pickled, 0, skip_errors)
         if self._cache is not None:
             self._form = replace(self._form, part_bytes=PART_BYTES)
-        self._collator = Collator(self._form, dataset.files, dataset.spec.n_classes, outputs, delivery_fn)
-        self._fillers: dict[bool, Filler] = {}  # of epochs from the cache, and from the sources
-        self._seed = seed
-        filler = self._make_filler(seed or 0, False)  # finds mistakes in the options now
-        if seed is not None:
-            self._fillers[False] = filler
+        self._initializer: tuple[Any, bytes] = (None, b"")  # worker_init_fn, pickled
+        self._worker_init()  # finds out now whether it can be
+        self._slot_events = 0
+        size = self.batch_size if self.batch_size is not None else getattr(self.batch_sampler, "batch_size", None)
+        self._fit(size if isinstance(size, int) else 1)
+        self._collator = Collator(dataset.files, dataset.spec.n_classes, self.outputs, self.delivery_fn)
+        self._agreed = False  # whether all ranks have the cache
+        self._seed = self.seed
+        self._state_partitions: int | None = None
+        self._fillers: dict[tuple[bool, Ranks], Filler | RankFiller] = {}
+        if not self._samples:
+            self._make_filler(0, False, 0, 1)  # finds mistakes in the options now
 
-    def _refuse_fast_options(self, reasons: list[str]) -> None:
-        given = {
-            "shuffle": isinstance(self.shuffle, str),
-            "seed": self.seed is not None,
-            "process_fn": self.process_fn is not None,
-            "delivery_fn": self.delivery_fn is not None,
-            "outputs": self.outputs is not None,
-            "prebuild": bool(self.prebuild),
-            "composition": self.composition != "exact",
-            "exhausted": self.exhausted != "drain",
-            "skip": self.skip != 0,
-            "max_events": self.max_events is not None,
-            "infinite": self.infinite,
-            "window_events": self.window_events is not None,
-            "length_matched": self.length_matched,
-            "max_points": self.max_points is not None,
-            "pool": self.pool is not None,
-        }
-        wrong = [name for name, is_given in given.items() if is_given]
-        if wrong:
+    def _reasons_for_torch(self) -> list[str]:
+        """Return why the general path must run, in words."""
+        reasons = []
+        if not isinstance(self.dataset, EventDataset):
+            reasons.append(f"a {type(self.dataset).__name__}")
+        elif not _is_plain(self.dataset):
+            reasons.append(f"a {type(self.dataset).__name__} with a __getitem__ of its own")
+        if self._auto_collation and self.collate_fn is not torch.utils.data.default_collate:
+            reasons.append("collate_fn")
+        if not self._auto_collation:
+            reasons.append("batch_size=None")
+        return reasons
+
+    def _refuse(self, names: set[str], reason: str) -> None:
+        """Raise where options of those names are given."""
+        given = [name for name, default in _DEFAULTS.items() if name in names and getattr(self, name) != default]
+        if isinstance(self._shuffle, str) and "composition" in names:
+            given.insert(0, "shuffle")
+        if given:
+            raise SpecError(f"{', '.join(given)} can't be used with {reason}")
+
+    def _check_method(self, pipeline: Pipeline) -> None:
+        methods = get_args(WorkerMethod)
+        if self.worker_method not in methods:
             raise SpecError(
-                f"{', '.join(wrong)} can't be used with {' and '.join(reasons)}: torch's own machinery runs then"
+                f"worker_method={self.worker_method!r} is unknown: {nearest(str(self.worker_method), methods)}"
             )
+        if self.pool is not None and self.pool.method != self.worker_method:
+            raise SpecError(
+                f"worker_method={self.worker_method!r}, but the readers of the pool are {self.pool.method}s"
+            )
+        if self.worker_method == "thread" and self.num_workers:
+            pipeline.need_native()
 
-    def _make_filler(self, seed: int, cached: bool) -> Filler:
-        order: Order = ("full" if cached else "auto") if self.shuffle is True else self.shuffle or "sequential"
+    def _check_ranks(self) -> None:
+        if self.uneven not in ("pad", "drop"):
+            raise SpecError(f"uneven={self.uneven!r} is unknown: {nearest(str(self.uneven), ['pad', 'drop'])}")
+        if (self.rank is None) != (self.world_size is None):
+            raise SpecError(f"rank={self.rank} and world_size={self.world_size}: give both, or none of them")
+        if self.rank is not None and self.world_size is not None:
+            partitions = self.world_size if self.partitions is None else self.partitions
+            Ranks(self.rank, self.world_size, partitions)
+        elif self.partitions is not None:
+            Ranks(0, 1, self.partitions)
+
+    # ---- what torch's loader has -----------------------------------------------------------------------------------
+
+    @property
+    def shuffle(self) -> Shuffle:
+        """Order of the events, as it was given."""
+        return self._shuffle
+
+    @property
+    def _is_accelerate_prepared(self) -> bool:
+        """Whether Hugging Face accelerate is to leave the loader as it is: then it divides the events itself."""
+        return self._prepared or (self._fast and not self._samples)
+
+    @_is_accelerate_prepared.setter
+    def _is_accelerate_prepared(self, prepared: bool) -> None:
+        self._prepared = prepared
+
+    def _get_iterator(self) -> Any:
+        # Only here: they are of no use to the fast path.
+        from hepfeed.dataset_iterator import DatasetIterator
+        from hepfeed.resumable import LocalIterator
+
+        iterator = (DatasetIterator if self.num_workers else LocalIterator)(self, self._clock)
+        self._live = weakref.ref(iterator)
+        return iterator
+
+    def __len__(self) -> int:
+        if not self._fast:
+            return super().__len__()
+        if self.infinite:
+            raise TypeError("an infinite loader has no length")
+        if self._samples:
+            return super().__len__()
+        ranks = self._ranks_now()
+        return self._filler(self._is_full(self.epoch, ranks), ranks).batches_in(self.epoch)
+
+    def __iter__(self) -> Any:
+        if not self._fast:
+            return super().__iter__()
+        self._follow_sampler()
+        if self.seed is None:  # one draw for each iterator, as torch's, so that samplers draw what they draw there
+            self._seed_now(1 if self._samples else self._ranks_now().partitions)
+            torch.empty((), dtype=torch.int64).random_(generator=self.generator)
+        self._position, self._next_position = self._next_position or Position(self._epoch, 0), None
+        iterator = FeedIterator(self, self._position)
+        if self._replicas is None:
+            self._epoch += 1
+        self._active = weakref.ref(iterator)
+        if accelerates() and not self._samples:
+            return Accelerated(iterator, iterator.left, iterator.remainder)
+        return iterator
+
+    # ---- epochs ----------------------------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next iteration starts, counted from 0."""
+        self._follow_sampler()
+        return self._epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration starts; samplers that have a ``set_epoch`` are told, too."""
+        self._enter(int(epoch))
+        if not self._fast:
+            return
+        if self._next_position is not None and self._next_position.epoch == self._epoch:
+            return
+        self._next_position = None
+        self._position = Position(self._epoch, 0)
+        if self._ahead is not None and self._ahead.epoch != self._epoch:
+            self._drop_ahead()
+
+    def _enter(self, epoch: int) -> None:
+        """Take note of an epoch, and tell samplers of it."""
+        self._epoch = epoch
+        for sampler in samplers_of(self.sampler, self.batch_sampler):
+            if callable(getattr(sampler, "set_epoch", None)):
+                sampler.set_epoch(epoch)
+
+    def _follow_sampler(self) -> None:
+        """Take over the epoch of a DistributedSampler, where it was set."""
+        if self._fast and self._replicas is not None and self._replicas.epoch != self._epoch:
+            self.set_epoch(self._replicas.epoch)
+
+    @property
+    def filler(self) -> Filler | RankFiller:
+        """What decides which events make each batch of the next epoch, or of the present one.
+
+        Where there are several partitions it knows the batches of this rank, with the methods of the same names.
+        """
+        self._need_fast("filler")
+        if self._samples:
+            raise SpecError("filler is not there with a sampler, which chooses the events itself")
+        position = self._position
+        if position.filler is not None:
+            return position.filler
+        ranks = self._ranks_now()
+        return self._filler(self._is_full(position.epoch, ranks) if position.full is None else position.full, ranks)
+
+    def _filler(self, full: bool, ranks: Ranks) -> Filler | RankFiller:
+        """Return what orders epochs for the cache, or epochs from the sources."""
+        seed = self._seed_now(ranks.partitions)
+        if (full, ranks) not in self._fillers:
+            self._fillers = {key: filler for key, filler in self._fillers.items() if key[1] == ranks}
+            self._fillers[full, ranks] = self._ranked(seed, full, ranks)
+        return self._fillers[full, ranks]
+
+    def _ranked(self, seed: int, full: bool, ranks: Ranks) -> Filler | RankFiller:
+        if ranks.partitions == 1:
+            return self._make_filler(seed, full, 0, 1)
+        dropping = self._replicas is not None and self._replicas.drop_last
+        return RankFiller(
+            lambda partition: self._make_filler(seed, full, partition, ranks.partitions),
+            ranks,
+            "drop" if dropping else self.uneven,
+            self.drop_last,
+        )
+
+    def _make_filler(self, seed: int, full: bool, partition: int, partitions: int) -> Filler:
+        shuffle = self._order()
+        order: Order = ("full" if full else "auto") if shuffle is True else shuffle or "sequential"
         assert self.batch_size is not None
         index: EventIndex = self.dataset.index  # type: ignore[attr-defined]
         return Filler(
@@ -237,132 +440,208 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             batch_size=self.batch_size,
             order=order,
             seed=seed,
-            drop_last=self.drop_last,
+            # The last step of several partitions is theirs together: RankFiller leaves it out.
+            drop_last=self.drop_last and (partitions == 1 or self.max_points is not None),
             composition=self.composition,
             exhausted=self.exhausted,
             skip=self.skip,
             max_events=self.max_events,
             window_events=self.window_events,
             window_bytes=self.window_bytes,
+            partition=partition,
+            partitions=partitions,
             length_matched=self.length_matched,
             max_points=self.max_points,
             oversize=self.oversize,
             lengths=index.lengths if index.jagged else None,
         )
 
-    @property
-    def filler(self) -> Filler:
-        """What decides which events make each batch of the next epoch, or of the present one."""
-        return self._position.filler or self._filler_of(self._position.epoch)
+    def _order(self) -> Shuffle:
+        return self._shuffle if self._replicas is None else bool(self._replicas.shuffle)
 
-    def _filler_of(self, epoch: int) -> Filler:
-        """Return what orders an epoch.
-
-        From the second epoch on the cache allows for a full shuffle.  The first one has the order of the sources even
-        if the cache is there already, so that two runs with the same seed are the same, whichever of them wrote it.
-        """
-        return self._filler(epoch > 0 and self._from_cache())
-
-    def _filler(self, cached: bool) -> Filler:
-        """Return what orders epochs that need the cache, or epochs from the sources."""
+    def _seed_now(self, partitions: int = 1) -> int:
+        """Return the seed, and choose one where there is none."""
+        if self._seed is None and self._replicas is not None:
+            return int(self._replicas.seed)
+        if self._seed is None and partitions > 1 and self.generator is None:
+            return 0
         if self._seed is None:
-            self._seed = int(torch.empty((), dtype=torch.int64).random_(generator=self.generator).item())
-        if cached not in self._fillers:
-            self._fillers[cached] = self._make_filler(self._seed, cached)
-        return self._fillers[cached]
+            self._seed = self._next_draw()
+        return self._seed
 
-    def _from_cache(self) -> bool:
-        """Whether an epoch that begins now comes from the cache."""
-        assert self.batch_size is not None
-        return self._cache is not None and self._cache.ready(self.batch_size)
+    def _next_draw(self) -> int:
+        """Return what the generator gives next, and leave it as it is: asking for a length must draw nothing."""
+        generator = torch.default_generator if self.generator is None else self.generator
+        state = generator.get_state()
+        drawn = int(torch.empty((), dtype=torch.int64).random_(generator=generator).item())
+        generator.set_state(state)
+        return drawn
 
-    @property
-    def epoch(self) -> int:
-        """The epoch that the next iteration starts, counted from 0."""
-        return self._epoch
+    def _is_full(self, epoch: int, ranks: Ranks) -> bool:
+        """Whether an epoch has the order for the cache, which allows for a full shuffle.
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration starts."""
-        self._epoch, self._first_batch, self._resumed = int(epoch), 0, None
-        self._position = _Position(self._epoch, 0)
-        if self._ahead is not None and self._ahead[0] != self._epoch:
-            self._drop_ahead()
+        The first epoch has the order of the sources even if the cache is there already, so that two runs with the same
+        seed are the same, whichever of them wrote it.  Several ranks must decide alike: see :meth:`_agree`.
+        """
+        if epoch == 0 or self._cache is None or self._order() is not True:
+            return False
+        return self._from_cache() if ranks.world_size == 1 else self._agreed
 
-    def __len__(self) -> int:
+    def _agree(self, epoch: int, ranks: Ranks) -> None:
+        """Let all ranks find out whether each of them has the cache; they meet here at the start of an epoch."""
+        if not self._foresees(epoch, ranks) and present_world() == (ranks.rank, ranks.world_size):
+            self._agreed = all_agree(self._from_cache())
+
+    def _foresees(self, epoch: int, ranks: Ranks) -> bool:
+        """Whether it is known now what order a coming epoch has."""
+        alone = ranks.world_size == 1 or self._cache is None or self._order() is not True
+        return epoch == 0 or alone or self._agreed
+
+    # ---- ranks -----------------------------------------------------------------------------------------------------
+
+    def _ranks_now(self) -> Ranks:
+        """Return who shares the events in an epoch that begins now."""
+        rank, world_size = self._world()
+        return Ranks(rank, world_size, self.partitions or self._state_partitions or world_size)
+
+    def _world(self) -> tuple[int, int]:
+        """Return this process's rank and the number of those that share the events."""
+        if self._replicas is not None:
+            return self._replicas.rank, self._replicas.num_replicas
+        if self.rank is not None and self.world_size is not None:
+            return self.rank, self.world_size
+        return present_world()
+
+    def _check_world(self, ranks: Ranks) -> None:
+        """Raise where the world is not any more what it was when the epoch began."""
+        if self._replicas is None and self.rank is None and present_world() != (ranks.rank, ranks.world_size):
+            rank, world_size = present_world()
+            raise SpecError(
+                f"the epoch began as rank {ranks.rank} of {ranks.world_size}, but this is now rank {rank} of"
+                f" {world_size}: take a state_dict() before the world changes, and go on from it with a new iterator"
+            )
+
+    # ---- samplers --------------------------------------------------------------------------------------------------
+
+    def _begin_pass(self, state: dict[str, Any] | None, delivered: int) -> SamplerPass:
+        """Begin an epoch of the sampler, or go on with it."""
+        batch_sampler: Any = self.batch_sampler
+        return SamplerPass(batch_sampler, self._generators(), state, delivered)
+
+    def _samplers(self) -> list[Any]:
+        """Samplers that choose the events, and those in them."""
+        return samplers_of(self.batch_sampler) if self._samples else []
+
+    def _generators(self) -> list[torch.Generator]:
+        return generators_of(self, *self._samplers())
+
+    # ---- state -----------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position after the last delivered batch; a few hundred bytes, whatever the number of events.
+
+        It is the same on all ranks, which must have come equally far, and holds for any number of readers and any
+        number of ranks that divides ``"partitions"`` and ``"batch"``, the batches that all ranks together delivered.
+        With a sampler it is of this rank, takes about 20 kB, and holds the sampler's own state where it keeps one (see
+        :class:`~hepfeed.sampling.SamplerPass`).  Over other datasets it is that of the iterator.
+        """
         if not self._fast:
-            return super().__len__()
-        if self.infinite:
-            raise TypeError("an infinite loader has no length")
-        return self.filler.batches_in(self._epoch)
+            return self._general_state()
+        return taken(self)
 
-    def __iter__(self) -> Any:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next iteration go on where ``state`` was taken: the rest of that epoch is the same bit for bit.
+
+        A :meth:`set_epoch` with the epoch of the state, as frameworks call it at the start of each, changes nothing.
+
+        Raises:
+            SpecError: The state is of another specification, batch size or order, or the number of ranks does not
+                divide its partitions and batches.
+        """
         if not self._fast:
-            return super().__iter__()
-        self._position = _Position(self._epoch, self._first_batch, self._resumed)
-        self._resumed = None
-        iterator = _FeedIterator(self, self._position)
-        self._epoch, self._first_batch = self._epoch + 1, 0
-        self._active = weakref.ref(iterator)
-        return iterator
+            self._resume_state = dict(state)
+            return
+        position, seed, partitions = checked(self, state)
+        self._seed, self._state_partitions, self._fillers = seed, partitions, {}
+        self._enter_state(position.epoch, state.get("sampler_epochs", []))
+        self._position = self._next_position = position
+        self._active = None
+        self._drop_ahead()
+
+    def _enter_state(self, epoch: int, sampler_epochs: Sequence[int | None]) -> None:
+        """Begin with the epoch of a state; a sampler gets the epoch back that it had."""
+        self._epoch = epoch
+        if self._replicas is not None:
+            self._replicas.set_epoch(epoch)
+        for sampler, its_epoch in zip(self._samplers(), sampler_epochs):
+            if its_epoch is not None and callable(getattr(sampler, "set_epoch", None)):
+                sampler.set_epoch(its_epoch)
+
+    def _general_state(self) -> dict[str, Any]:
+        live = self._live() if self._live is not None else None
+        if live is None:
+            return self._resume_state or {}
+        if not hasattr(live, "state_dict"):
+            raise SpecError(
+                f"state_dict() over a {type(self.dataset).__name__} needs reader processes: use num_workers of at least"
+                " 1, or an EventDataset"
+            )
+        state: dict[str, Any] = live.state_dict()
+        return state
+
+    # ---- the readers -----------------------------------------------------------------------------------------------
 
     def replay(self, specs: Iterable[BatchSpec]) -> Iterator[Any]:
         """Yield the batches of given specifications, e.g. those of ``BatchSpec.load``; epochs are not counted.
 
         Raises:
-            SpecError: A batch is larger than ``batch_size``.
+            SpecError: A batch is larger than ``batch_size``, or the loader has a batch sampler and no ``batch_size``.
         """
         self._need_fast("replay")
-        assert self.batch_size is not None
-        iterator = _FeedIterator(self, _Position(0, 0), windows_of(specs, self.filler, self.batch_size))
+        if self.batch_size is None:
+            raise SpecError("replay() needs a batch_size, which a loader with a batch_sampler does not have")
+        index: EventIndex = self.dataset.index  # type: ignore[attr-defined]
+        together = max(1, (self.prefetch_factor or PREFETCH_FACTOR) * self.num_workers // 2)
+        iterator = FeedIterator(self, Position(0, 0), windows_of(specs, index, self.batch_size, together))
         try:
             yield from iterator
         finally:
             iterator.close()
 
     def stats(self) -> FeedStats:
-        """Return where the time of all epochs so far went, and the bottleneck by name."""
-        self._need_fast("stats")
+        """Return where the time of all epochs so far went, and the bottleneck by name; over any dataset."""
         return self._clock.report()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the position after the last delivered batch; a few hundred bytes, whatever the number of events."""
-        self._need_fast("state_dict")
-        return {
-            "version": 1,
-            "seed": self.filler.seed,
-            "epoch": self._position.epoch,
-            "batch": self._position.batch,
-            "order": self.filler.fingerprint(),
-        }
+    def _fit(self, events: int) -> None:
+        """Let slots take batches of so many events."""
+        if events <= self._slot_events:
+            return
+        # A quarter more than the largest so far, so that batches which grow slowly do not change the slots each time.
+        self._slot_events = max(events, self._slot_events + self._slot_events // 4)
+        places, dense_bytes = self.dataset.index.place_keys(self._slot_events)  # type: ignore[attr-defined]
+        self._form = replace(self._form, keys=places, dense_bytes=dense_bytes)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next iteration go on where ``state`` was taken: the rest of that epoch is the same bit for bit.
+    def _form_now(self) -> StreamForm:
+        """Return what the batches of a stream that begins now have in common."""
+        identity = self._cache.identity if self._cache is not None else None
+        partitions = 1 if self._samples else self._ranks_now().partitions
+        return replace(self._form, seed=self._seed_now(partitions), cache=identity, worker_init=self._worker_init())
 
-        Raises:
-            SpecError: The state is of another specification, seed or batch size.
-        """
-        self._need_fast("load_state_dict")
-        missing = {"version", "seed", "epoch", "batch", "order"} - set(state)
-        if missing or state["version"] != 1:
-            raise SpecError(f"not the state of a hepfeed loader: {sorted(missing) or state['version']} is wrong")
-        fillers = {cached: self._make_filler(state["seed"], cached) for cached in (False, True)}
-        same = [filler for filler in fillers.values() if filler.fingerprint() == state["order"]]
-        if not same:
-            raise SpecError(
-                "the state is of another order of events: specification, files, split, batch_size and shuffle must be"
-                " the same as when it was taken"
-            )
-        self._seed, self._fillers, self._resumed = int(state["seed"]), fillers, same[0]
-        self._epoch, self._first_batch = int(state["epoch"]), int(state["batch"])
-        self._position = _Position(self._epoch, self._first_batch, same[0])
-        self._active = None
-        self._drop_ahead()
+    def _worker_init(self) -> bytes:
+        """Return ``worker_init_fn`` pickled, as it is now: frameworks assign theirs once the loader is there."""
+        function = self.worker_init_fn if self.num_workers else None
+        if function is not self._initializer[0]:  # once for each, for readers call what differs in its bytes
+            self._initializer = function, cloudpickle.dumps(function) if function is not None else b""
+        return self._initializer[1]
+
+    def _from_cache(self) -> bool:
+        """Whether an epoch that begins now comes from the cache."""
+        return self._cache is not None and self._cache.ready(self._slot_events)
 
     def _together(self) -> int:
+        """Return how many batches from the cache a reader does at a time."""
         assert self._cache is not None
-        assert self.batch_size is not None
-        together: int = self._cache.together(self.batch_size)
-        return together
+        return self._cache.together(self._slot_events)
 
     def _open_cache(self) -> None:
         """Look at what the cache has now, and take the right to write what it lacks."""
@@ -387,12 +666,15 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     def _drop_ahead(self) -> None:
         if self._ahead is not None:
-            self._ahead[2].close()
+            self._ahead.stream.close()
             self._ahead = None
 
     def close(self) -> None:
         """End the readers and give shared memory back; batches that are kept stay valid."""
         if not self._fast:
+            live, self._iterator = self._live() if self._live is not None else None, None
+            if live is not None and hasattr(live, "_shutdown_workers"):
+                live._shutdown_workers()
             return
         self._drop_ahead()
         iterator = self._active() if self._active else None
@@ -404,7 +686,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         if self._cache is not None:
             self._cache.close()
 
-    def __enter__(self) -> DataLoader:
+    def __enter__(self) -> DataLoader[T_co]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -412,184 +694,39 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     def _need_fast(self, what: str) -> None:
         if not self._fast:
-            raise SpecError(f"{what}() needs an EventDataset without sampler, collate_fn and worker_init_fn")
+            raise SpecError(f"{what}() needs an EventDataset, without collate_fn and with a batch_size")
 
     def _take_pool(self) -> tuple[ReaderPool, bool]:
         """Return the readers for an epoch, and whether they end with it."""
         if self.pool is not None:
             return self.pool, False
         if self.num_workers and not self.persistent_workers:
-            return ReaderPool(self.num_workers), True
+            return ReaderPool(self.num_workers, self.worker_method), True
         if self._own_pool is None or self._own_pool.closed:
-            self._own_pool = ReaderPool(self.num_workers)
+            self._own_pool = ReaderPool(self.num_workers, self.worker_method)
         return self._own_pool, False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_active": None, "_ahead": None, "_own_pool": None, "pool": None}
+        gone = dict.fromkeys(("_active", "_ahead", "_own_pool", "_live", "pool"))
+        if self._fast:
+            position = self._position
+            gone["_position"] = replace(position, sampler=None) if position.sampler is not None else position
+        return {**self.__dict__, **gone}
+
+
+_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(DataLoader.__init__).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+    and name not in inspect.signature(torch.utils.data.DataLoader.__init__).parameters
+}
+"""Options that torch's loader does not have."""
 
 
 def _prebuilding(prebuild: Sequence[Mapping[str, Any]]) -> Pipeline:
     return Pipeline([{"kernel_maps": {"maps": [dict(each) for each in prebuild]}}] if prebuild else None)
 
 
-@dataclass
-class _Position:
-    """The batch that comes next; the loader keeps it when a loop is left.
-
-    Attributes:
-        filler: Of the epoch, once it has begun.
-    """
-
-    epoch: int
-    batch: int
-    filler: Filler | None = None
-
-
-class _FeedIterator:
-    """One epoch (or endless ones), batch by batch."""
-
-    def __init__(self, loader: DataLoader, position: _Position, windows: Iterator[Window] | None = None) -> None:
-        self.position = position
-        self.ended = False
-        self._loader = loader
-        self._clock = loader._clock
-        self._pool, self._owns_pool = loader._take_pool()
-        self._replays = windows is not None
-        if windows is not None:
-            cached = loader._from_cache()
-            specs = (spec for window in windows for spec in window.batches)
-            self._stream = self._open(specs if cached else windows, self._ahead_of_consumer(0, cached), cached)
-        else:
-            self._stream = self._begin()
-        self._clock.begin()
-
-    def _begin(self) -> Stream:
-        """Start the epoch, or go on with it where its beginning was read during the last one."""
-        loader, position = self._loader, self.position
-        ahead, loader._ahead = loader._ahead, None
-        if ahead is not None:
-            epoch, pool, stream, filler = ahead
-            if (epoch, pool, position.batch) == (position.epoch, self._pool, 0) and not pool.closed:
-                position.filler = filler
-                stream.widen(self._ahead_of_consumer(position.epoch, loader._from_cache()))
-                return stream
-            stream.close()
-        loader._open_cache()
-        cached = loader._from_cache()
-        position.filler = position.filler or loader._filler_of(position.epoch)
-        work = self._work(position.filler, position.epoch, position.batch, cached)
-        return self._open(work, self._ahead_of_consumer(position.epoch, cached), cached)
-
-    def _work(self, filler: Filler, epoch: int, first: int, cached: bool) -> Iterator[Window] | Iterator[BatchSpec]:
-        """Return what readers do in an epoch: batches from the cache, or windows from the sources."""
-        return filler.batches(epoch, first) if cached else filler.windows(epoch, first)
-
-    def _ahead_of_consumer(self, epoch: int, cached: bool) -> int:
-        """Most batches that are on their way."""
-        loader = self._loader
-        # Each reader fills one batch and has others ready, so that one slow batch holds up nobody.
-        ahead = (1 + (loader.prefetch_factor or _PREFETCH_FACTOR)) * max(1, loader.num_workers)
-        if cached:
-            return max(ahead, 2 * loader._together() * max(1, loader.num_workers))
-        filler = self.position.filler
-        return max(2 * filler.window_batches_in(epoch) if filler is not None else 2, ahead)
-
-    def _look_ahead(self) -> None:
-        """Let readers that have nothing left to do in this epoch begin the next one: a window of it or some batches."""
-        loader, epoch = self._loader, self.position.epoch + 1
-        if self._replays or self._owns_pool or not self._pool.num_readers or loader._ahead is not None:
-            return
-        if not self._stream.planned:
-            return
-        if self._stream.fills_cache:  # whether the next epoch comes from the cache is known once this one is over
-            return
-        cached = loader._from_cache()
-        room = self._ahead_of_consumer(epoch, cached) // 2
-        if len(self._stream.batches) + room > self._ahead_of_consumer(self.position.epoch, cached):
-            return  # both together take no more memory than one of them otherwise
-        filler = loader._filler_of(epoch)
-        stream = self._open(self._work(filler, epoch, 0, cached), room, cached)
-        loader._ahead = epoch, self._pool, stream, filler
-
-    def _open(self, work: Iterator[Window] | Iterator[BatchSpec], in_flight: int, cached: bool) -> Stream:
-        loader = self._loader
-        dataset: EventDataset = loader.dataset  # type: ignore[assignment]
-        identity = loader._cache.identity if loader._cache is not None else None
-        return Stream(
-            self._pool,
-            work,
-            replace(loader._form, seed=loader._filler(False).seed, cache=identity),
-            dataset.index,
-            in_flight=in_flight,
-            on_error=dataset.on_error,
-            clock=self._clock,
-            on_skip=partial(_log_skip, self._clock),  # not a method: the iterator must die with its last name
-            cache=loader._cache,
-            together=loader._together() if cached else 1,
-        )
-
-    def __iter__(self) -> _FeedIterator:
-        return self
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def __next__(self) -> Any:
-        while not self.ended:
-            try:
-                delivery = self._stream.next(self._loader.timeout)
-            except BaseException:
-                self.close()
-                raise
-            if delivery is None:
-                self._finish_cache()
-                self.position.epoch, self.position.batch, self.position.filler = self.position.epoch + 1, 0, None
-                if not self._loader.infinite:
-                    self._clock.end()
-                    self.close()
-                    break
-                self._next_epoch()
-                continue
-            self.position.batch += 1
-            self._look_ahead()
-            if not len(delivery.spec):  # all its events were skipped
-                continue
-            if self._loader.pin_memory and torch.cuda.is_available():
-                delivery.pin()
-            self._clock.counts["events"] += len(delivery.spec)
-            self._clock.counts["batches"] += 1
-            begun = self._clock.begin()
-            batch = self._loader._collator(delivery)
-            self._clock.stages["transfer"] += self._clock.since(begun)
-            return batch
-        raise StopIteration
-
-    def _finish_cache(self) -> None:
-        """Let what was collected for the cache be written, at the end of an epoch."""
-        if self._stream.fills_cache:
-            self._stream.flush()
-            self._loader._commit_cache()
-
-    def _next_epoch(self) -> None:
-        self._stream.close()
-        self._loader._epoch = self.position.epoch + 1
-        self._stream = self._begin()
-
-    def close(self) -> None:
-        """Drop what is on its way; ends the readers where they are this iterator's own."""
-        self.ended = True
-        self._stream.close()
-        if self._owns_pool:
-            self._pool.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_stream"):
-            self.close()
-
-
-def _log_skip(clock: StageClock, error: Exception) -> None:
-    """Log an event that was left out; where there are many, :meth:`DataLoader.stats` counts them."""
-    skipped = clock.counts["skipped"]
-    if skipped <= _LOGGED_SKIPS:
-        more = "; further ones are only counted, see stats()" if skipped == _LOGGED_SKIPS else ""
-        _logger.warning("an event was left out: %s%s", str(error), more)  # as text: a traceback holds batches
+def _is_plain(dataset: EventDataset) -> bool:
+    """Whether a dataset gives its events as the feed does: a class of the user's may have methods of its own."""
+    return all(getattr(type(dataset), name) is getattr(EventDataset, name) for name in _OF_DATASET)

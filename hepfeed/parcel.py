@@ -74,6 +74,8 @@ class Parcel:
         bytes: Of the slot that are in use.
         state: Pickled state of a stateful dataset after this fetch, or None.
         random: Random states after this fetch, or None where they are as after the last.
+        examples: Of the dataset that the object was made of.
+        spent_ns: For making it.
     """
 
     structure: _Octets
@@ -82,6 +84,8 @@ class Parcel:
     bytes: int
     state: _Octets | None = None
     random: _Octets | None = None
+    examples: int = 1
+    spent_ns: int = 0
 
 
 def pack(value: object, room: Room) -> Parcel:

@@ -14,9 +14,10 @@ from hepfeed.index import OnError
 from hepfeed.loader import DataLoader, Shuffle
 from hepfeed.packing import Oversize
 from hepfeed.pipeline import Function, Transform
-from hepfeed.pool import ReaderPool
+from hepfeed.pool import ReaderPool, WorkerMethod
 from hepfeed.progress import Progress
 from hepfeed.quotas import Composition, Exhausted
+from hepfeed.ranks import Uneven
 from hepfeed.spec import SampleSpec, as_spec
 
 __all__ = ["DataProvider"]
@@ -59,6 +60,11 @@ class DataProvider:
         length_matched: As in :class:`~hepfeed.DataLoader`.
         max_points: As in :class:`~hepfeed.DataLoader`.
         oversize: As in :class:`~hepfeed.DataLoader`.
+        rank: As in :class:`~hepfeed.DataLoader`.
+        world_size: As in :class:`~hepfeed.DataLoader`.
+        partitions: As in :class:`~hepfeed.DataLoader`.
+        uneven: As in :class:`~hepfeed.DataLoader`.
+        worker_method: As in :class:`~hepfeed.DataLoader`.
         on_error: ``"raise"``, or ``"skip"`` files and events at fault.
         index: Path of the index file; by default the user's own.
         progress: As in :class:`~hepfeed.EventDataset`.
@@ -97,6 +103,11 @@ class DataProvider:
         length_matched: bool = False,
         max_points: int | None = None,
         oversize: Oversize = "alone",
+        rank: int | None = None,
+        world_size: int | None = None,
+        partitions: int | None = None,
+        uneven: Uneven = "pad",
+        worker_method: WorkerMethod = "process",
         on_error: OnError = "raise",
         index: str | os.PathLike[str] | None = None,
         progress: Progress | bool | None = None,
@@ -106,7 +117,7 @@ class DataProvider:
             if not name.isidentifier() or hasattr(type(self), name) or name == "loaders":
                 raise SpecError(f"split {name!r} can't be an attribute of the provider: choose another name")
         self._spec = as_spec(spec)
-        self.loaders: dict[str, DataLoader] = {}
+        self.loaders: dict[str, DataLoader[Any]] = {}
         training = "train" if "train" in splits else next(iter(splits))
         datasets = {
             name: EventDataset(
@@ -126,7 +137,7 @@ class DataProvider:
             )
             for name in splits
         }
-        self._pool = ReaderPool(num_workers)
+        self._pool = ReaderPool(num_workers, worker_method)
         for name, dataset in datasets.items():
             trains = name == training
             self.loaders[name] = DataLoader(
@@ -152,16 +163,21 @@ class DataProvider:
                 length_matched=length_matched,
                 max_points=max_points,
                 oversize=oversize,
+                rank=rank,
+                world_size=world_size,
+                partitions=partitions,
+                uneven=uneven,
+                worker_method=worker_method,
                 pool=self._pool,
             )
 
-    def __getattr__(self, name: str) -> DataLoader:
-        loaders: dict[str, DataLoader] = self.__dict__.get("loaders", {})
+    def __getattr__(self, name: str) -> DataLoader[Any]:
+        loaders: dict[str, DataLoader[Any]] = self.__dict__.get("loaders", {})
         if name in loaders:
             return loaders[name]
         raise AttributeError(f"the provider has no {name!r}: {nearest(name, [*loaders, 'close', 'classes', 'pids'])}")
 
-    def __getitem__(self, name: str) -> DataLoader:
+    def __getitem__(self, name: str) -> DataLoader[Any]:
         if name not in self.loaders:
             raise SpecError(f"split {name!r} is not defined: {nearest(name, self.loaders)}")
         return self.loaders[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter, _DatasetKind, _Sing
 
 from hepfeed.dataset_reader import pickled_state
 from hepfeed.errors import SpecError
+from hepfeed.fetchers import count_examples
 from hepfeed.sampler_states import take_states
 from hepfeed.sampling import SamplerPass, generators_of, samplers_of
 from hepfeed.stats import StageClock
@@ -103,6 +105,8 @@ class LocalIterator(_SingleProcessDataLoaderIter, ResumableIterator):
         super().__init__(loader)
         state = self._resumed
         self._clock = clock
+        self._collated = _Collated(self._dataset_fetcher.collate_fn, self._iterable)
+        self._dataset_fetcher.collate_fn = self._collated
         self._begin_pass(state)
         clock.begin()
         if state is None or not self._iterable:
@@ -129,10 +133,35 @@ class LocalIterator(_SingleProcessDataLoaderIter, ResumableIterator):
             raise
         self._clock.stages["transform"] += self._clock.since(begun)
         self._clock.counts["batches"] += 1
+        self._clock.counts["events"] += self._collated.examples if self._auto_collation else 1
         self._count_delivered()
         return batch
+
+    def _next_index(self) -> Any:
+        index = super()._next_index()  # type: ignore[no-untyped-call]
+        self._collated.index = index
+        return index
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the last batch that the consumer has seen."""
         iterator = self._dataset_fetcher.dataset_iter if self._iterable else None
         return {**super().state_dict(), "workers": [], "dataset": pickled_state(self._dataset, iterator)}
+
+
+class _Collated:
+    """A collate function that counts what it was given; no method of the iterator, which must die with its last name.
+
+    Attributes:
+        index: What was asked for.
+        examples: How many were taken in the last fetch.
+    """
+
+    def __init__(self, collate_fn: Callable[[Any], Any], iterable: bool) -> None:
+        self._collate_fn = collate_fn
+        self._iterable = iterable
+        self.index: Any = None
+        self.examples = 0
+
+    def __call__(self, examples: Any) -> Any:
+        self.examples = count_examples(self.index, examples, self._iterable)
+        return self._collate_fn(examples)

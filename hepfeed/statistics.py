@@ -215,7 +215,7 @@ class _Run:
 
     def _pass(self, measure: Measure, what: str) -> Iterator[dict[str, NDArray[Any]]]:
         done = 0
-        with DataLoader(
+        batches: DataLoader[Any] = DataLoader(
             self._dataset,
             self._batch_size,
             shuffle=False,
@@ -223,7 +223,8 @@ class _Run:
             seed=0,  # none is drawn from torch's global generator
             process_fn=measure,
             max_events=self._max_events,
-        ) as loader:
+        )
+        with batches as loader:
             for batch in loader:
                 arrays = {name: value.numpy().copy() for name, value in batch.items()}  # the slot goes back at once
                 done += int(arrays["events"].sum())

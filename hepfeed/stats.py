@@ -18,7 +18,7 @@ _ADVICE = {
     "read": "the disk or file system is the limit: use faster storage, or a copy on a local disk",
     "inflate": "decompression is the limit: add readers (num_workers), or store with less compression",
     "scatter": "copying events to their batches is the limit: add readers (num_workers), or larger inner chunks",
-    "transform": "process_fn and transform are the limit: add readers (num_workers), or make them faster",
+    "transform": "what is done to events is the limit: add readers (num_workers), or make dataset and functions faster",
     "transfer": "handing batches over is the limit: use outputs= instead of a slow delivery_fn",
     "consumer": "the consumer is the limit: the feed waits for the training loop",
 }
@@ -43,6 +43,11 @@ class FeedStats(dict[str, Any]):
         busy: Part of their time that the readers were busy.
         bottleneck: A stage's name, or ``"consumer"``.
         advice: What to do about it.
+
+    Over any other dataset than an :class:`~hepfeed.EventDataset`, or with a ``collate_fn``, ``transform`` is all that
+    is done for a batch: the dataset's own methods, ``collate_fn``, and in a reader the way into shared memory.
+    ``read``, ``inflate``, ``scatter``, ``skipped``, ``removed``, ``bytes_read``, ``bytes_inflated`` and ``chunks`` are
+    0 there, because only the dataset could know them; ``events`` are the examples that were taken from it.
     """
 
     def __rich__(self) -> Table:

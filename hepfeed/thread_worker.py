@@ -66,6 +66,11 @@ class ThreadWorker:
         return self._box.code
 
     @property
+    def built(self) -> bool:
+        """Whether its target is built."""
+        return self._box.is_built
+
+    @property
     def has_unsent(self) -> bool:
         """Whether something waits to be sent: never."""
         return False
@@ -135,6 +140,11 @@ class _Mailbox:
         # The same thread may come twice: the garbage collector ends loaders at any time and in any thread.
         self._lock = threading.RLock()
         self._owner = os.getpid()
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the target is there."""
+        return self._target is not None
 
     def is_ours(self) -> bool:
         """Whether this is no copy in a forked process, which has neither the thread nor an owner of its locks."""

@@ -14,9 +14,14 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def run(*command, cwd, seconds=120):
+def run(*command, cwd, seconds=120, warnings="error"):
     done = subprocess.run(
-        [sys.executable, "-W", "error", *command], cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False
+        [sys.executable, "-W", warnings, *command],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
@@ -52,6 +57,17 @@ def test_the_calorimeter_example_learns(tmp_path):
     accuracies = [float(value) for value in re.findall(r"validation accuracy ([\d.]+)", out)]
     assert len(accuracies) == 4
     assert accuracies[-1] > 0.35  # chance is 0.25
+
+
+def test_the_lightning_example_learns(tmp_path):
+    pytest.importorskip("lightning", reason="lightning is not installed")
+    pytest.importorskip("jsonargparse", reason="jsonargparse is not installed")
+    # Lightning warns of what its own code does.
+    out = run(ROOT / "examples" / "lightning_events.py", cwd=tmp_path, warnings="default")
+    accuracies = [float(value) for value in re.findall(r"accuracy ([\d.]+)", out)]
+    assert len(accuracies) == 4
+    assert accuracies[-1] > 0.35  # chance is 0.25
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_the_dune_example_runs(tmp_path):

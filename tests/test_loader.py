@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -512,6 +513,39 @@ def test_a_loader_may_be_left_and_taken_up_again(dataset):
         assert set(events_of(loader)) == all_events(dataset)
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_worker_init_fn_that_is_assigned_is_taken_when_an_epoch_begins(dataset, tmp_path, num_workers):
+    def leave(number, name):
+        (tmp_path / f"{name}_{number}").touch()
+
+    def left():
+        return {path.name for path in tmp_path.glob("*_?")}
+
+    with hf.DataLoader(dataset, 8, num_workers=num_workers, worker_init_fn=partial(leave, name="given")) as loader:
+        loader.worker_init_fn = partial(leave, name="assigned")
+        list(loader)
+        assert left() == {f"assigned_{number}" for number in range(num_workers)}
+        loader.worker_init_fn = None
+        list(loader)
+        loader.worker_init_fn = partial(leave, name="again")
+        assert left() == {f"assigned_{number}" for number in range(num_workers)}
+        list(loader)
+        assert left() == {f"{name}_{number}" for number in range(num_workers) for name in ("assigned", "again")}
+
+
+def test_readers_that_are_kept_call_a_function_once_and_another_one_too(dataset, tmp_path):
+    def count(number, name):
+        with open(tmp_path / name, "a") as file:
+            file.write("x")
+
+    with hf.DataLoader(dataset, 64, num_workers=1, persistent_workers=True) as loader:
+        for name in ("first", "second"):
+            loader.worker_init_fn = partial(count, name=name)
+            for _ in range(3):
+                list(loader)
+                assert (tmp_path / name).read_text() == "x"
+
+
 # ---- options
 
 
@@ -540,16 +574,16 @@ def test_what_torch_refuses_is_refused(dataset, options):
         hf.DataLoader(dataset, **options)
 
 
-# ---- torch's own machinery
+# ---- other datasets and functions
 
 
-def test_another_dataset_is_served_by_torch():
+def test_another_dataset_is_served_as_torch_does():
     values = torch.arange(10.0)
     loader = hf.DataLoader(torch.utils.data.TensorDataset(values), batch_size=4)
     assert torch.equal(torch.cat([batch for (batch,) in loader]), values)
     assert len(loader) == 3
-    with pytest.raises(SpecError, match=r"stats\(\) needs an EventDataset"):
-        loader.stats()
+    with pytest.raises(SpecError, match=r"replay\(\) needs an EventDataset"):
+        next(loader.replay([]))
 
 
 def test_a_sampler_a_batch_sampler_and_collate_fn_are_obeyed(dataset):
@@ -562,8 +596,8 @@ def test_a_sampler_a_batch_sampler_and_collate_fn_are_obeyed(dataset):
     assert next(iter(hf.DataLoader(dataset, batch_size=None)))["image"].shape == SHAPE
 
 
-def test_options_of_the_fast_path_are_refused_where_torch_runs(dataset):
-    with pytest.raises(SpecError, match=r"seed, skip can't be used with collate_fn: torch's own machinery runs"):
+def test_options_of_the_feed_are_refused_where_it_does_not_run(dataset):
+    with pytest.raises(SpecError, match=r"seed, skip can't be used with collate_fn: only the feed of an Event"):
         hf.DataLoader(dataset, 4, collate_fn=len, seed=1, skip=3)
     with pytest.raises(SpecError, match=r"process_fn can't be used with a list"):
         hf.DataLoader([1, 2], process_fn=len)
