@@ -100,6 +100,20 @@ def trainer(**options):
     )
 
 
+@pytest.fixture(autouse=True)
+def _classes_as_they_were():
+    """Lightning wraps methods of the loaders' classes while it asks for loaders, and leaves them so after an error."""
+    classes = torch.utils.data.DataLoader, hf.DataLoader
+    before = [dict(vars(each)) for each in classes]
+    yield
+    for each, attributes in zip(classes, before):
+        for name in ("__init__", "__setattr__", "__delattr__"):
+            if vars(each).get(name) is not attributes.get(name):
+                setattr(each, name, attributes[name]) if name in attributes else delattr(each, name)
+            if f"__old{name}" in vars(each) and f"__old{name}" not in attributes:
+                delattr(each, f"__old{name}")
+
+
 @pytest.fixture
 def spec(tmp_path):
     return write_classes(tmp_path / "data", {"electron": [31, 20], "pion": [40]}, layout="hundred_event_chunks")
