@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -56,6 +57,10 @@ def _threads():
 
 def _mapped_rings():
     return sum("hepfeed-" in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
