@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import sys
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,8 @@ from events import bits, events_of, write_classes
 
 import hepfeed as hf
 from hepfeed.errors import SpecError
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 CLASSES = {"electron": [60, 45, 3], "pion": [83, 7]}
 OPTIONS = {"seed": 4, "window_events": 32}
