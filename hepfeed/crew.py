@@ -108,7 +108,6 @@ class Crew(Generic[C, N]):
 
     Attributes:
         members: The workers, by their numbers.
-        restarts: How many were replaced.
     """
 
     def __init__(self, start: Callable[[int], WorkerLike], notes: Callable[[], N], count: int) -> None:
@@ -117,7 +116,6 @@ class Crew(Generic[C, N]):
         self._calls = 0
         self._unbuilt = 0  # workers in a row that died before they were built
         self.members: list[Member[C, N]] = []
-        self.restarts = 0
         try:
             for number in range(count):
                 self.members.append(Member(number, start(number), notes()))
@@ -235,7 +233,6 @@ class Crew(Generic[C, N]):
 
     def replace(self, dead: Member[C, N]) -> Member[C, N]:
         """Start a worker in the place of one that died."""
-        self.restarts += 1
         self.members[dead.number] = Member(dead.number, self._start(dead.number), self._notes())
         return self.members[dead.number]
 
