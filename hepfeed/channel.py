@@ -22,7 +22,18 @@ from typing import Any, Protocol
 
 from hepfeed.errors import ProcessError
 
-__all__ = ["NOTE", "Channel", "Reply", "WorkerLike", "close_inherited", "pack", "pack_error", "receive", "serve"]
+__all__ = [
+    "NOTE",
+    "Channel",
+    "ChannelWorker",
+    "Reply",
+    "WorkerLike",
+    "close_inherited",
+    "pack",
+    "pack_error",
+    "receive",
+    "serve",
+]
 
 NOT_BUILT = -1  # the number of a reply to no call: the target could not be built
 NOTE = -2  # the number of a message from within a call
@@ -171,6 +182,47 @@ class Channel:
         """Close the socket; what was not sent is dropped."""
         self._outgoing.clear()
         self._socket.close()
+
+
+class ChannelWorker:
+    """What workers have in common whose calls and replies go through a channel; processes of any kind.
+
+    Args:
+        channel: To the process.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+
+    @property
+    def built(self) -> bool:
+        """Whether it was heard that its target is built."""
+        return self._channel.built
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether :meth:`flush` has something to do once the socket is writable."""
+        return self._channel.has_unsent
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+        return self._channel.fileno()
+
+    def call(self, number: int, method: str, *args: Any) -> None:
+        """Ask for ``target.method(*args)``; the reply will carry ``number``."""
+        self._channel.send((number, method, args))
+
+    def flush(self) -> None:
+        """Send what is queued, as far as the socket takes it."""
+        self._channel.flush()
+
+    def receive(self) -> list[Reply] | None:
+        """Return the replies that have arrived, without waiting; None once the worker is gone."""
+        return self._channel.receive()
+
+    def hang_up(self) -> None:
+        """Let the process end after its present call; ``close`` waits for that."""
+        self._channel.close()
 
 
 _channels: weakref.WeakSet[Channel] = weakref.WeakSet()

@@ -19,7 +19,7 @@ from multiprocessing.reduction import DupFd
 from typing import Any
 
 from hepfeed.allocator import keep_freed_memory
-from hepfeed.channel import Channel, Reply, close_inherited, serve
+from hepfeed.channel import Channel, ChannelWorker, close_inherited, serve
 from hepfeed.dataset_reader import DatasetJob, DatasetReader
 from hepfeed.ring import RingView
 
@@ -29,7 +29,7 @@ _JOIN_TIMEOUT_S = 1.0
 _KILL_TIMEOUT_S = 0.5
 
 
-class DatasetProcess:
+class DatasetProcess(ChannelWorker):
     """The consumer's end of a process that runs a :class:`~hepfeed.dataset_reader.DatasetReader`.
 
     Args:
@@ -47,7 +47,7 @@ class DatasetProcess:
 
     def __init__(self, context: BaseContext, job: DatasetJob, ring: int, state_slot: int) -> None:
         ours, theirs = socket.socketpair()
-        self._channel = Channel(ours)  # before the start: a forked process closes its copies of all channels
+        super().__init__(Channel(ours))  # before the start: a forked process closes its copies of all channels
         try:
             # typeshed leaves Process out of BaseContext
             make: Any = context.Process  # type: ignore[attr-defined]
@@ -72,36 +72,6 @@ class DatasetProcess:
     def exit_code(self) -> int | None:
         """What the process ended with (negative: a signal), or None while it runs."""
         return self.process.exitcode
-
-    @property
-    def built(self) -> bool:
-        """Whether it was heard that its target is built."""
-        return self._channel.built
-
-    @property
-    def has_unsent(self) -> bool:
-        """Whether :meth:`flush` has something to do once the socket is writable."""
-        return self._channel.has_unsent
-
-    def fileno(self) -> int:
-        """Return the descriptor to wait on."""
-        return self._channel.fileno()
-
-    def call(self, number: int, method: str, *args: Any) -> None:
-        """Ask for ``reader.method(*args)``; the reply will carry ``number``."""
-        self._channel.send((number, method, args))
-
-    def flush(self) -> None:
-        """Send what is queued, as far as the socket takes it."""
-        self._channel.flush()
-
-    def receive(self) -> list[Reply] | None:
-        """Return the replies that have arrived, without waiting; None once the process is gone."""
-        return self._channel.receive()
-
-    def hang_up(self) -> None:
-        """Let the process end after its present call; :meth:`close` waits for that."""
-        self._channel.close()
 
     def close(self, timeout_s: float = _JOIN_TIMEOUT_S) -> None:
         """End the process: it stops after its present call, or is killed after ``timeout_s``."""

@@ -22,7 +22,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from hepfeed.channel import NOTE, Channel, Reply, pack, receive, serve
+from hepfeed.channel import NOTE, Channel, ChannelWorker, Reply, pack, receive, serve
 from hepfeed.errors import ReaderError
 
 __all__ = ["JOIN_TIMEOUT_S", "Listener", "Worker", "WorkerProcess", "call_everywhere", "note", "resolve"]
@@ -52,7 +52,7 @@ def resolve(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-class Worker:
+class Worker(ChannelWorker):
     """The consumer's end of one worker process that was started by exec.
 
     Args:
@@ -75,7 +75,7 @@ class Worker:
             raise
         finally:
             theirs.close()
-        self._channel = Channel(ours)
+        super().__init__(Channel(ours))
         self._owner = os.getpid()
         self._channel.send((list(sys.path), target, tuple(args)))
 
@@ -89,32 +89,6 @@ class Worker:
         """What the process ended with (negative: a signal), or None while it runs."""
         return self._process.poll()
 
-    def fileno(self) -> int:
-        """Return the descriptor to wait on."""
-        return self._channel.fileno()
-
-    @property
-    def built(self) -> bool:
-        """Whether it was heard that its target is built."""
-        return self._channel.built
-
-    @property
-    def has_unsent(self) -> bool:
-        """Whether :meth:`flush` has something to do once the socket is writable."""
-        return self._channel.has_unsent
-
-    def call(self, number: int, method: str, *args: Any) -> None:
-        """Ask for ``target.method(*args)``; the reply will carry ``number``."""
-        self._channel.send((number, method, args))
-
-    def flush(self) -> None:
-        """Send what is queued, as far as the socket takes it."""
-        self._channel.flush()
-
-    def receive(self) -> list[Reply] | None:
-        """Return the replies that have arrived, without waiting; None once the worker is gone."""
-        return self._channel.receive()
-
     def wait(self, timeout_s: float | None) -> bool:
         """Wait for its end, at most ``timeout_s``; returns whether it has ended."""
         try:
@@ -127,10 +101,6 @@ class Worker:
         """Let the present call unwind, by a SystemExit in it, and the process end."""
         if self._owner == os.getpid():
             self._process.terminate()
-
-    def hang_up(self) -> None:
-        """Let the process end after its present call; :meth:`close` waits for that."""
-        self._channel.close()
 
     def close(self, timeout_s: float = JOIN_TIMEOUT_S) -> None:
         """End the process: it stops after its present call, or is killed after ``timeout_s``."""
