@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import threading
@@ -10,12 +9,10 @@ import weakref
 
 import numpy as np
 
+from hepfeed.libc import make_private
 from hepfeed.ring import RingView
 
 __all__ = ["RevocableView"]
-
-_MAP_FIXED = 0x10  # of Linux and the BSDs; the module mmap does not have it
-_FAILED = ctypes.c_void_p(-1).value
 
 
 class RevocableView(RingView):
@@ -68,19 +65,4 @@ class RevocableView(RingView):
 
 
 def _detach(mapped: mmap.mmap) -> None:
-    """Put private memory in the place of a mapping, in one step."""
-    library = ctypes.CDLL(None, use_errno=True)
-    library.mmap.restype = ctypes.c_void_p
-    library.mmap.argtypes = (
-        ctypes.c_void_p,
-        ctypes.c_size_t,
-        ctypes.c_int,
-        ctypes.c_int,
-        ctypes.c_int,
-        ctypes.c_long,
-    )
-    address = np.frombuffer(mapped, np.uint8).ctypes.data
-    access, how = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED
-    if library.mmap(address, len(mapped), access, how, -1, 0) == _FAILED:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+    make_private(np.frombuffer(mapped, np.uint8).ctypes.data, len(mapped))

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from hepfeed.libc import make_private
 from hepfeed.ring import RingView
 
 __all__ = ["Room"]
 
 _ALIGN = 64  # a cache line, and enough for any vector instruction
-_MAP_FIXED = 0x10
 
 
 class Room:
@@ -83,7 +83,7 @@ class Room:
         """
         held = [array for each in self._given if (array := each()) is not None and array.nbytes]
         for array in held:
-            _make_private(array.ctypes.data, array.nbytes)
+            _keep_private(array.ctypes.data, array.nbytes)
         if held:
             self._ring.forget(self._slot)
         self._given.clear()
@@ -91,16 +91,10 @@ class Room:
         self._memory = np.empty(0, np.uint8)
 
 
-def _make_private(address: int, size: int) -> None:
+def _keep_private(address: int, size: int) -> None:
     """Put memory of this process alone in the place of mapped pages, with the same bytes."""
     start = address // mmap.PAGESIZE * mmap.PAGESIZE
     length = -(-(address + size - start) // mmap.PAGESIZE) * mmap.PAGESIZE
     kept = ctypes.string_at(start, length)
-    library = ctypes.CDLL(None, use_errno=True)
-    library.mmap.restype = ctypes.c_void_p
-    library.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
-    protection = mmap.PROT_READ | mmap.PROT_WRITE
-    made = library.mmap(start, length, protection, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_FIXED, -1, 0)
-    if made != start:
-        raise OSError(ctypes.get_errno(), "no memory for an array that outlives its batch")
+    make_private(start, length)
     ctypes.memmove(start, kept, length)

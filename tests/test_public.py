@@ -77,7 +77,7 @@ LAYERS = [
         "random_states",
         "tensors",
     ],
-    ["errors", "late", "progress", "_cache", "_core", "_images", "_voxels"],
+    ["errors", "late", "libc", "progress", "_cache", "_core", "_images", "_voxels"],
 ]
 ROW = {name: number for number, row in enumerate(LAYERS) for name in row}
 HOME = Path(hepfeed.__file__).parent

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import os
-from functools import cache
-from typing import Any
+
+from hepfeed.libc import library, map_memory
 
 __all__ = ["map_file", "on_network", "unmap"]
 
-_FAILED = ctypes.c_void_p(-1).value
 # f_type of statfs(2) of file systems whose pages may vanish under a mapping, or that have no pages of their own.
 _NETWORK = {
     0x6969: "nfs",
@@ -30,38 +28,18 @@ _NETWORK = {
 }
 
 
-@cache
-def _library() -> Any:
-    library = ctypes.CDLL(None, use_errno=True)
-    library.mmap.restype = ctypes.c_void_p
-    library.mmap.argtypes = (
-        ctypes.c_void_p,
-        ctypes.c_size_t,
-        ctypes.c_int,
-        ctypes.c_int,
-        ctypes.c_int,
-        ctypes.c_long,
-    )
-    library.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-    return library
-
-
 def map_file(descriptor: int, size: int) -> int:
     """Map a file for reading; returns its address, which is good until :func:`unmap`.
 
     Raises:
         OSError: It can't be mapped.
     """
-    address = _library().mmap(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
-    if address == _FAILED:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return int(address)
+    return map_memory(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor)
 
 
 def unmap(address: int, size: int) -> None:
     """Give a mapping back."""
-    _library().munmap(address, size)
+    library().munmap(address, size)
 
 
 def on_network(descriptor: int) -> bool:
@@ -69,6 +47,6 @@ def on_network(descriptor: int) -> bool:
     if ctypes.sizeof(ctypes.c_long) != 8:
         return True
     buffer = (ctypes.c_long * 32)()  # struct statfs begins with f_type, a long
-    if _library().fstatfs(descriptor, buffer) != 0:
+    if library().fstatfs(descriptor, buffer) != 0:
         return True
     return (buffer[0] & 0xFFFFFFFF) in _NETWORK
