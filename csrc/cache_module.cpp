@@ -344,7 +344,8 @@ PYBIND11_MODULE(_cache, m, py::mod_gil_not_used()) {
   using namespace hepfeed;  // NOLINT
   m.doc() = "Native kernels of the cache: images as cells and values, and runs of bytes from files.";
 
-  m.def("isa", &isa_name, "Name of the instruction set in use: 'baseline', 'avx2' or 'avx512'.");
+  m.def("isa", &isa_name,
+        "Name of the instruction set in use: 'baseline', 'avx2', 'avx512', 'avx512_bf16' or 'amx'.");
   m.def("set_isa", &set_isa, py::arg("name"), "Restrict the kernels to an instruction set.");
 
   m.def("count_cells", &bind_count_cells, py::arg("images").noconvert(), py::arg("events"),

@@ -184,7 +184,8 @@ PYBIND11_MODULE(_core, m, py::mod_gil_not_used()) {
   using namespace hepfeed;  // NOLINT
   m.doc() = "Native kernels of hepfeed: decoding of HDF5 chunks and movement of events.";
 
-  m.def("isa", &isa_name, "Name of the instruction set in use: 'baseline', 'avx2' or 'avx512'.");
+  m.def("isa", &isa_name,
+        "Name of the instruction set in use: 'baseline', 'avx2', 'avx512', 'avx512_bf16' or 'amx'.");
   m.def("set_isa", &set_isa, py::arg("name"), "Restrict the kernels to an instruction set.");
   m.def("register_inflater", &register_inflater, py::arg("library"), py::arg("path"),
         "Open a library that inflates; False if the file does not offer its functions.");

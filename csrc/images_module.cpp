@@ -362,7 +362,8 @@ PYBIND11_MODULE(_images, m, py::mod_gil_not_used()) {
   using namespace hepfeed;  // NOLINT
   m.doc() = "Native kernels of hepfeed on images, and random numbers of events.";
 
-  m.def("isa", &isa_name, "Name of the instruction set in use: 'baseline', 'avx2' or 'avx512'.");
+  m.def("isa", &isa_name,
+        "Name of the instruction set in use: 'baseline', 'avx2', 'avx512', 'avx512_bf16' or 'amx'.");
   m.def("set_isa", &set_isa, py::arg("name"), "Restrict these kernels to an instruction set.");
 
   m.def("window", &window_arrays, py::arg("values"), py::arg("out"), py::arg("origin"), py::arg("fill"),

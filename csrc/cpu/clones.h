@@ -26,7 +26,7 @@ HEPFEED_TARGET_AVX512 void run_avx512(const Body& body) {
 template <class Body>
 void for_isa(const Body& body) {
 #if HEPFEED_X86
-  if (isa() == Isa::avx512) return run_avx512(body);
+  if (isa() >= Isa::avx512) return run_avx512(body);
   if (isa() == Isa::avx2) return run_avx2(body);
 #endif
   body();

@@ -87,7 +87,7 @@ struct Packer {
     size_t i = 0;
 #if HEPFEED_X86
     if constexpr (sizeof(Item) == 4) {
-      if (isa() == Isa::avx512 && volume <= UINT32_MAX) i = lines_avx512(image, volume);
+      if (isa() >= Isa::avx512 && volume <= UINT32_MAX) i = lines_avx512(image, volume);
     }
 #else
     (void)image, (void)volume;

@@ -219,7 +219,7 @@ void add_masks(const T* items, size_t count, const Rule<T>& rule, uint64_t* mask
   size_t done = 0;
 #if HEPFEED_X86
   if constexpr (kHasAvx512<T>) {
-    if (!rule.all && isa() == Isa::avx512) whole_masks_avx512(items, done = words, rule, masks);
+    if (!rule.all && isa() >= Isa::avx512) whole_masks_avx512(items, done = words, rule, masks);
   }
   if constexpr (kHasAvx2<T>) {
     if (!rule.all && isa() == Isa::avx2) whole_masks_avx2(items, done = words, rule, masks);

@@ -40,7 +40,7 @@ HEPFEED_TARGET_AVX2 void stream_avx2(uint8_t* to, const uint8_t* from, size_t by
 
 template <bool Fetch>
 void stream(uint8_t* to, const uint8_t* from, size_t bytes, const uint8_t* ahead) {
-  if (isa() == Isa::avx512)
+  if (isa() >= Isa::avx512)
     stream_avx512<Fetch>(to, from, bytes, ahead);
   else
     stream_avx2<Fetch>(to, from, bytes, ahead);

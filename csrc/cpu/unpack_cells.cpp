@@ -37,7 +37,7 @@ HEPFEED_TARGET_AVX2 void move_lines_avx2(uint8_t* to, uint8_t* from, size_t byte
 }
 
 void move_lines(uint8_t* to, uint8_t* from, size_t bytes) {
-  isa() == Isa::avx512 ? move_lines_avx512(to, from, bytes) : move_lines_avx2(to, from, bytes);
+  isa() >= Isa::avx512 ? move_lines_avx512(to, from, bytes) : move_lines_avx2(to, from, bytes);
 }
 #endif
 

@@ -123,7 +123,7 @@ void unshuffle(const uint8_t* in, uint8_t* out, size_t count, size_t item) {
       return;
     case 4:
 #if HEPFEED_X86
-      if (isa() == Isa::avx512)
+      if (isa() >= Isa::avx512)
         done = unshuffle4_avx512(in, out, count);
       else if (isa() == Isa::avx2)
         done = unshuffle4_avx2(in, out, count);
