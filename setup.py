@@ -11,19 +11,20 @@ EXTENSIONS = {
     "cache": ["bus_guard", "pack_cells", "read_runs", "unpack_cells"],
     "core": ["chunk_reader", "convert", "dataset", "fletcher32", "inflate", "unshuffle"],
     "images": ["blocks", "convert", "geometry", "noise", "philox", "pointwise", "warp"],
+    "sites": ["kernel_map", "radix_sort", "reaching_map", "sort_sites", "submanifold_map", "threads"],
     "voxels": [
         "cells",
         "convert",
         "densify",
         "group",
         "histogram",
-        "kernel_map",
         "labels",
         "move_sites",
         "neighbours",
         "radix_sort",
         "reduce",
         "sparsify",
+        "threads",
     ],
 }
 

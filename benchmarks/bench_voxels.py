@@ -214,9 +214,13 @@ def map_cases() -> Iterator[Case]:
 
             def twin(indices: Any = indices, side: int = side, events: int = events, made: Any = made) -> Any:
                 sizes = made.kernel_size, made.stride, made.padding, made.dilation
-                return kernel_map_reference.build_kernel_map(indices, (side,) * 3, events, *sizes, made.submanifold)
+                shapes = (side,) * 3, made.spatial_shape, events
+                return kernel_map_reference.build_kernel_map(
+                    indices, *shapes, *sizes, made.submanifold, made.transposed
+                )
 
-            assert_same((made.pairs, made.starts, made.indices), twin())
+            pairs = made.in_maps, made.out_maps, made.offsets, *made.swapped_pairs(), made.indices
+            assert_same(pairs, twin())
             how = " ".join(f"{name} {value}" for name, value in options.items() if value is not True)
             kind = "submanifold " if "submanifold" in options else ""
             yield f"map of {len(indices):,} sites in {side}^3, {kind}{how}", kernel, "twin (searchsorted)", twin, TWIN

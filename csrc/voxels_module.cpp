@@ -21,7 +21,6 @@
 #include "cpu/group.h"
 #include "cpu/histogram.h"
 #include "cpu/isa.h"
-#include "cpu/kernel_map.h"
 #include "cpu/labels.h"
 #include "cpu/move_sites.h"
 #include "cpu/neighbours.h"
@@ -468,81 +467,6 @@ py::tuple bind_edges(const Array<double>& points, const Array<int64_t>& offsets,
   return py::make_tuple(index, edge_offsets);
 }
 
-py::ssize_t bind_first_unsorted(const Array<int32_t>& indices, const std::vector<int64_t>& shape,
-                                size_t events) {
-  require(indices.ndim() == 2 && static_cast<size_t>(indices.shape(1)) == shape.size() + 1,
-          "indices must be (sites, 1 + D)");
-  const auto sites = static_cast<size_t>(indices.shape(0));
-  py::gil_scoped_release released;
-  const size_t first = first_unsorted(indices.data(), sites, shape, events);
-  return first == sites ? -1 : static_cast<py::ssize_t>(first);
-}
-
-py::tuple bind_kernel_map(const Array<int32_t>& indices, size_t events, std::vector<int64_t> shape,
-                          std::vector<int64_t> out_shape, std::vector<int64_t> kernel,
-                          std::vector<int64_t> stride, std::vector<int64_t> padding,
-                          std::vector<int64_t> dilation, bool submanifold) {
-  const size_t dims = shape.size();
-  require(dims > 0 && out_shape.size() == dims && kernel.size() == dims && stride.size() == dims &&
-              padding.size() == dims && dilation.size() == dims,
-          "a convolution has one number of each kind an axis");
-  require(bind_first_unsorted(indices, shape, events) < 0, "indices must be sorted and unique");
-  const auto sites = static_cast<size_t>(indices.shape(0));
-  require(sites < static_cast<size_t>(std::numeric_limits<int32_t>::max()),
-          "a batch has less than 2^31 - 1 sites");
-  auto cells = static_cast<int64_t>(std::max<size_t>(events, 1));
-  for (size_t d = 0; d < dims; ++d) {
-    require(kernel[d] > 0 && stride[d] > 0 && padding[d] >= 0 && dilation[d] > 0, "sizes are positive");
-    require(shape[d] > 0 && shape[d] <= int64_t{1} << 20 && out_shape[d] > 0 &&
-                padding[d] <= int64_t{1} << 20 && kernel[d] <= int64_t{1} << 10,
-            "an axis has at most 2^20 cells, 2^20 of padding and 2^10 taps");
-    if (submanifold)
-      require(kernel[d] % 2 == 1 && stride[d] == 1 && padding[d] == dilation[d] * (kernel[d] / 2),
-              "a submanifold convolution is centred");
-    require(!__builtin_mul_overflow(cells, std::max(shape[d], out_shape[d]) + padding[d], &cells) &&
-                cells < int64_t{1} << 60,
-            "the grid of a batch has less than 2^60 cells");
-  }
-  const Convolution convolution{std::move(shape),  std::move(out_shape), std::move(kernel),
-                                std::move(stride), std::move(padding),   std::move(dilation)};
-  Pairs pairs;
-  Outputs outputs;
-  {
-    py::gil_scoped_release released;
-    if (submanifold)
-      submanifold_pairs(convolution, indices.data(), sites, pairs);
-    else
-      pairs_and_outputs(convolution, indices.data(), sites, events, pairs, outputs);
-  }
-  auto starts = new_array<int64_t>({static_cast<py::ssize_t>(pairs.size() + 1)});
-  int64_t* starts_out = starts.mutable_data();
-  starts_out[0] = 0;
-  for (size_t tap = 0; tap < pairs.size(); ++tap)
-    starts_out[tap + 1] = starts_out[tap] + static_cast<int64_t>(pairs[tap].size());
-  const auto total = static_cast<size_t>(starts_out[pairs.size()]);
-  auto joined = new_array<int32_t>({2, static_cast<py::ssize_t>(total)});
-  int32_t *in = joined.mutable_data(), *out = in + total;
-  {
-    py::gil_scoped_release released;
-    for (const auto& tap : pairs) {
-      for (const Pair& pair : tap) {
-        *in++ = pair.in;
-        *out++ = pair.out;
-      }
-    }
-  }
-  if (submanifold) return py::make_tuple(joined, starts, indices);
-  auto made =
-      new_array<int32_t>({static_cast<py::ssize_t>(outputs.cell.size()), static_cast<py::ssize_t>(1 + dims)});
-  int32_t* made_out = made.mutable_data();
-  {
-    py::gil_scoped_release released;
-    sites_of_cells(outputs.cell.data(), outputs.offsets.data(), events, convolution.out_shape.data(), dims,
-                   made_out);
-  }
-  return py::make_tuple(joined, starts, made);
-}
-
 }  // namespace
 }  // namespace hepfeed
 
@@ -554,7 +478,8 @@ PYBIND11_MODULE(_voxels, m, py::mod_gil_not_used()) {
         py::arg("reversed").noconvert() = py::none(), py::arg("origin").noconvert() = py::none(),
         py::arg("events"), py::arg("lengths"), py::arg("shape"),
         "Sites with reversed and shifted coordinates, those within the shape, sorted: (indices, features).");
-  m.def("isa", &isa_name, "Name of the instruction set in use: 'baseline', 'avx2' or 'avx512'.");
+  m.def("isa", &isa_name,
+        "Name of the instruction set in use: 'baseline', 'avx2', 'avx512', 'avx512_bf16' or 'amx'.");
   m.def("set_isa", &set_isa, py::arg("name"), "Restrict the kernels to an instruction set.");
 
   m.def("cells_of_sites", &bind_cells_of_sites, py::arg("coords").noconvert(), py::arg("shape"),
@@ -587,9 +512,4 @@ PYBIND11_MODULE(_voxels, m, py::mod_gil_not_used()) {
   m.def("edges", &bind_edges, py::arg("points").noconvert(), py::arg("offsets").noconvert(), py::arg("most"),
         py::arg("radius_squared"), py::arg("loop"),
         "(edge index, edges of each event) of the nearest points.");
-  m.def("first_unsorted", &bind_first_unsorted, py::arg("indices").noconvert(), py::arg("shape"),
-        py::arg("events"), "First site that is outside or not above the site before it, or -1.");
-  m.def("kernel_map", &bind_kernel_map, py::arg("indices").noconvert(), py::arg("events"), py::arg("shape"),
-        py::arg("out_shape"), py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"),
-        py::arg("submanifold"), "(pairs, starts, output indices) of a sparse convolution.");
 }

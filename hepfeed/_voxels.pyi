@@ -34,18 +34,6 @@ def densify(
 def edges(
     points: NDArray[np.float64], offsets: Ints, most: int, radius_squared: float, loop: bool
 ) -> tuple[Ints, Ints]: ...
-def first_unsorted(indices: NDArray[np.int32], shape: Sequence[int], events: int) -> int: ...
-def kernel_map(
-    indices: NDArray[np.int32],
-    events: int,
-    shape: Sequence[int],
-    out_shape: Sequence[int],
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    submanifold: bool,
-) -> tuple[NDArray[np.int32], Ints, NDArray[np.int32]]: ...
 def move_sites(
     indices: NDArray[np.int32],
     features: NDArray[Any],

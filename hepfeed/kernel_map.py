@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hepfeed import _voxels
-from hepfeed.errors import ProcessError, SpecError
+from hepfeed import _sites
+from hepfeed.errors import SpecError
+from hepfeed.sites import check_grid, check_indices, check_order, check_places, sort_sites
 from hepfeed.tensors import KernelMap
 
-__all__ = ["build_kernel_map", "check_convolution", "per_axis"]
+__all__ = ["build_kernel_map", "check_convolution", "output_shape", "per_axis"]
 
-_MOST_CELLS, _MOST_TAPS = 2**20, 2**10
+_MOST_CELLS, _MOST_AXIS_TAPS, _MOST_TAPS = 2**31 - 1, 2**10, 2**16
 
 
 def per_axis(option: str, value: int | Sequence[int], dims: int, least: int) -> tuple[int, ...]:
@@ -47,50 +48,106 @@ def build_kernel_map(
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     submanifold: bool = False,
+    *,
+    transposed: bool = False,
+    order: NDArray[np.int32] | None = None,
+    threads: int = 1,
 ) -> KernelMap:
     """Find the pairs of input and output sites of a sparse convolution.
 
     Output site o and tap k (0 .. kernel size - 1, on every axis) take input site
-    ``i = o * stride - padding + k * dilation``.  There is an output wherever one input or more is active, or, where it
-    is submanifold (Graham and van der Maaten, arXiv:1706.01307), exactly where the inputs are.
+    ``i = o * stride - padding + k * dilation``; where it is transposed, ``o = i * stride - padding + k * dilation``.
+    There is an output wherever one input or more is active, or, where it is submanifold (Graham and van der Maaten,
+    arXiv:1706.01307), exactly where the inputs are.  The inverse of a convolution has its map with the pairs swapped:
+    :meth:`hepfeed.tensors.KernelMap.swapped_pairs`.
 
     Args:
-        indices: ``(N, 1 + D) int32``: event and coordinates, sorted and unique.
-        spatial_shape: Of the input, ``D`` numbers of up to 2^20.
+        indices: ``(N, 1 + D) int32``: event and coordinates, each site once, in any order.
+        spatial_shape: Of the input, ``D`` numbers.
         batch_size: Events.
         kernel_size: Taps, of each axis or of all; odd where it is submanifold.
-        stride: Of the output grid.
-        padding: Of the input grid.  A submanifold convolution is centred: its padding is
-            ``dilation * (kernel_size // 2)``, whether it is given as that or left at 0.
+        stride: Of the output grid; of the input grid where it is transposed.
+        padding: Of the input grid; cut off the output grid where it is transposed.  A submanifold convolution is
+            centred: its padding is ``dilation * (kernel_size // 2)``, whether it is given as that or left at 0.
         dilation: Of the taps.
         submanifold: Whether outputs lie where inputs do; the stride is 1 then.
+        transposed: Whether the map is that of a transposed convolution; not of a submanifold one.
+        order: Of the sites, as from :func:`hepfeed.sites.sort_sites`; None: it is found here.
+        threads: How many may work on it; the result is the same for any number.
 
     Returns:
-        The map; its outputs are sorted by (event, coordinates).  A submanifold map shares ``indices``.
+        The map.  Rows of a submanifold map are those of ``indices``, which it shares; outputs of others are sorted by
+        (event, coordinates).
 
     Raises:
-        SpecError: The options do not fit each other or the shape.
-        ProcessError: A site is outside of the shape, or the sites are not sorted or not unique.
+        SpecError: The options do not fit each other, the shape or the indices, or the batch has too many places to be
+            numbered.
+        ProcessError: A site is outside of the shape, or there twice.
+        ValueError: The order is not that of the indices.
     """
-    shape = per_axis("spatial_shape", tuple(spatial_shape), len(spatial_shape), 1)
-    if not shape or max(shape) > _MOST_CELLS:
-        raise SpecError(f"spatial_shape must have one axis or more of up to {_MOST_CELLS} cells, not {shape}")
+    shape, events = check_grid(spatial_shape, batch_size)
     kernel, strides, paddings, dilations = check_convolution(
-        len(shape), kernel_size, stride, padding, dilation, submanifold
+        len(shape), kernel_size, stride, padding, dilation, submanifold, transposed
     )
-    # Where it is submanifold this is the shape itself.
-    out_shape = tuple(
-        (n + 2 * p - d * (k - 1) - 1) // s + 1 for n, p, d, k, s in zip(shape, paddings, dilations, kernel, strides)
+    out_shape = output_shape(shape, kernel, strides, paddings, dilations, transposed)
+    if submanifold:
+        check_places([n + p for n, p in zip(shape, paddings)], events)
+    else:
+        check_places([2 ** (max(n, m) - 1).bit_length() for n, m in zip(shape, out_shape)], events)
+    sites = check_indices(indices, len(shape))
+    rows = sort_sites(sites, shape, events, threads) if order is None else check_order(order, len(sites))
+    in_maps, out_maps, offsets, back_in, back_out, outputs = _sites.kernel_map(
+        sites, rows, events, shape, out_shape, kernel, strides, paddings, dilations, submanifold, transposed, threads
     )
-    if min(out_shape) < 1:
+    return KernelMap(
+        in_maps=in_maps,
+        out_maps=out_maps,
+        offsets=offsets,
+        back_in=back_in,
+        back_out=back_out,
+        indices=outputs,
+        kernel_size=kernel,
+        stride=strides,
+        padding=paddings,
+        dilation=dilations,
+        submanifold=submanifold,
+        transposed=transposed,
+        spatial_shape=out_shape,
+    )
+
+
+def output_shape(
+    spatial_shape: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool = False,
+) -> tuple[int, ...]:
+    """Return the shape of the outputs; arguments have a number for each axis, see :func:`build_kernel_map`.
+
+    As of a dense convolution it is ``(n + 2 * padding - dilation * (kernel_size - 1) - 1) // stride + 1`` on each axis;
+    where it is transposed, ``(n - 1) * stride - 2 * padding + dilation * (kernel_size - 1) + 1``.
+
+    Raises:
+        SpecError: It has no cell, or more than 2^31 - 1 on an axis.
+    """
+    axes = list(zip(spatial_shape, kernel_size, stride, padding, dilation))
+    if transposed:
+        made = tuple((n - 1) * s - 2 * p + d * (k - 1) + 1 for n, k, s, p, d in axes)
+    else:
+        made = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
+    if min(made) < 1:
+        kind = "transposed kernel" if transposed else "kernel"
         raise SpecError(
-            f"a kernel of {kernel} with dilation {dilations} and padding {paddings} does not fit the shape {shape}"
+            f"a {kind} of {tuple(kernel_size)} with stride {tuple(stride)}, dilation {tuple(dilation)} and padding"
+            f" {tuple(padding)} does not fit the shape {tuple(spatial_shape)}: the output would have the shape {made}"
         )
-    sites = np.ascontiguousarray(indices, np.int32)
-    _check_sites(sites, shape, batch_size)
-    options: dict[str, Any] = {"kernel": kernel, "stride": strides, "padding": paddings, "dilation": dilations}
-    pairs, starts, outputs = _voxels.kernel_map(sites, batch_size, shape, out_shape, **options, submanifold=submanifold)
-    return KernelMap(pairs, starts, outputs, kernel, strides, paddings, dilations, submanifold, out_shape)
+    if max(made) > _MOST_CELLS:
+        raise SpecError(
+            f"outputs have up to 2^31 - 1 cells an axis, and the output of {spatial_shape} would have {made}"
+        )
+    return made
 
 
 def check_convolution(
@@ -100,6 +157,7 @@ def check_convolution(
     padding: int | Sequence[int],
     dilation: int | Sequence[int],
     submanifold: bool,
+    transposed: bool = False,
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Return kernel size, stride, padding and dilation of each axis; see :func:`build_kernel_map`.
 
@@ -108,10 +166,14 @@ def check_convolution(
     """
     kernel, strides = per_axis("kernel_size", kernel_size, dims, 1), per_axis("stride", stride, dims, 1)
     paddings, dilations = per_axis("padding", padding, dims, 0), per_axis("dilation", dilation, dims, 1)
-    if max(kernel) > _MOST_TAPS or max(paddings) > _MOST_CELLS:
+    if max(kernel) > _MOST_AXIS_TAPS or math.prod(kernel) > _MOST_TAPS:
+        raise SpecError(f"kernels have up to {_MOST_AXIS_TAPS} taps an axis and {_MOST_TAPS} in all, not {kernel}")
+    if max(*strides, *paddings, *dilations) > _MOST_CELLS:
         raise SpecError(
-            f"kernels have up to {_MOST_TAPS} taps an axis and paddings up to {_MOST_CELLS}, not {kernel}, {paddings}"
+            f"strides, paddings and dilations go up to 2^31 - 1, and are {strides}, {paddings} and {dilations}"
         )
+    if submanifold and transposed:
+        raise SpecError("a convolution can't be both submanifold and transposed")
     if not submanifold:
         return kernel, strides, paddings, dilations
     if any(size % 2 == 0 for size in kernel) or any(step != 1 for step in strides):
@@ -119,26 +181,10 @@ def check_convolution(
             f"a submanifold convolution has odd kernels and stride 1, not kernel {kernel}, stride {strides}"
         )
     centred = tuple(step * (size // 2) for step, size in zip(dilations, kernel))
+    if max(centred) > _MOST_CELLS:
+        raise SpecError(f"paddings go up to 2^31 - 1, and that of kernel {kernel}, dilation {dilations} is {centred}")
     if any(paddings) and paddings != centred:
         raise SpecError(
             f"a submanifold convolution of kernel {kernel} has padding {centred}, not {paddings}: leave it out"
         )
     return kernel, strides, centred, dilations
-
-
-def _check_sites(sites: NDArray[np.int32], shape: tuple[int, ...], batch_size: int) -> None:
-    if sites.ndim != 2 or sites.shape[1] != 1 + len(shape):
-        raise SpecError(
-            f"indices (N, {1 + len(shape)}) were expected for a shape of {len(shape)} axes, not {sites.shape}"
-        )
-    bad = _voxels.first_unsorted(sites, shape, batch_size)
-    if bad >= 0:
-        site = sites[bad].tolist()
-        if site[0] in range(batch_size) and all(0 <= x < n for x, n in zip(site[1:], shape)):
-            raise ProcessError(
-                f"sites must be sorted by (event, coordinates) and unique, and row {bad}, {site}, comes after"
-                f" {sites[bad - 1].tolist()}"
-            )
-        raise ProcessError(
-            f"site {site} (event, coordinates) in row {bad} is outside of {batch_size} images of {shape}"
-        )

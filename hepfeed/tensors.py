@@ -26,7 +26,7 @@ class Structured:
     """Several arrays that belong together."""
 
     def arrays(self) -> dict[str, Array]:
-        """Return the arrays by name; those of kernel maps are ``"kernel_maps.0.pairs"`` and so on."""
+        """Return the arrays by name; those of kernel maps are ``"kernel_maps.0.in_maps"`` and so on."""
         found: dict[str, Array] = {}
         for name, value in vars(self).items():
             if hasattr(value, "dtype"):
@@ -160,29 +160,44 @@ class Padded(Structured):
 class KernelMap(Structured):
     """Which input and output rows a sparse convolution connects (= rulebook = indice pairs).
 
-    For offset k of the kernel, in C order of its taps, the pairs are ``pairs[:, starts[k]:starts[k + 1]]``.
+    Output site o and tap k take input site ``i = o * stride - padding + k * dilation``; where it is transposed,
+    ``o = i * stride - padding + k * dilation``.  The pairs of tap k, in C order of the kernel, are
+    ``in_maps[offsets[k]:offsets[k + 1]]`` and the same of ``out_maps``.
 
     Attributes:
-        pairs: ``(2, P) int32``: input row, output row; for each k sorted by output row.
-        starts: ``(K + 1,) int64``.
+        in_maps: ``(P,) int32``: input rows.
+        out_maps: ``(P,) int32``: output rows, which rise strictly for each tap.
+        offsets: ``(K + 1,) int64``.
+        back_in: ``(P,) int32``: the output rows of the same pairs, sorted by ``back_out``; of length 0 where the sites
+            of the input are sorted, as input rows rise with output rows then.
+        back_out: ``(P,) int32``: their input rows, which rise strictly for each tap; or of length 0.
         indices: ``(M, 1 + D) int32`` coordinates of the outputs; those of the input where it is submanifold.
         kernel_size: Taps along each axis.
-        stride: Of the output grid.
-        padding: Of the input grid.
+        stride: Of the output grid, or, where it is transposed, of the input grid.
+        padding: Of the input grid, or, where it is transposed, what is cut off the output grid.
         dilation: Of the taps.
         submanifold: Whether outputs lie where inputs do.
+        transposed: Whether it is the map of a transposed convolution.
         spatial_shape: Of the outputs.
     """
 
-    pairs: Array
-    starts: Array
+    in_maps: Array
+    out_maps: Array
+    offsets: Array
+    back_in: Array
+    back_out: Array
     indices: Array
     kernel_size: tuple[int, ...]
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
     submanifold: bool
+    transposed: bool
     spatial_shape: tuple[int, ...]
+
+    def swapped_pairs(self) -> tuple[Array, Array]:
+        """Return ``in_maps`` and ``out_maps`` of the convolution from the outputs back to the inputs."""
+        return (self.back_in, self.back_out) if len(self.back_in) else (self.out_maps, self.in_maps)
 
 
 @dataclass(frozen=True)

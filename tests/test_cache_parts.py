@@ -302,8 +302,8 @@ def test_what_can_not_be_kept_event_by_event_is_refused(tmp_path, wrong, match):
 
 
 def test_kernel_maps_are_refused(tmp_path):
-    none = np.empty((2, 0), np.int32)
-    map_ = KernelMap(none, np.zeros(2, np.int64), none.T, (1,), (1,), (0,), (1,), True, (5,))
+    none, pairs = np.empty((0, 2), np.int32), [np.empty(0, np.int32)] * 4
+    map_ = KernelMap(*pairs[:2], np.zeros(2, np.int64), *pairs[2:], none, (1,), (1,), (0,), (1,), True, False, (5,))
     sites = Sparse(np.empty((0, 1), np.float32), np.empty((0, 2), np.int32), (5,), 2, (map_,))
     with pytest.raises(ProcessError, match="'x' is Sparse, which can't be cached"):
         PartWriter(str(tmp_path), KEY).add({"x": sites, "event": batch_of(2)["event"]}, batch_of(2)["event"])

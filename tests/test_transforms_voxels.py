@@ -284,6 +284,11 @@ def test_images_of_another_kind_are_refused():
         ("kernel_maps", {"keys": "a", "maps": ()}, "one map or more"),
         ("kernel_maps", {"keys": "a", "maps": ({"kernel_size": 2, "submanifold": True},)}, "odd kernels"),
         ("kernel_maps", {"keys": "a", "maps": ({"kernel_size": (3, 3), "stride": (1, 2, 3)},)}, "each of 3 axes"),
+        (
+            "kernel_maps",
+            {"keys": "a", "maps": ({"kernel_size": 3, "submanifold": True, "transposed": True},)},
+            "both submanifold and transposed",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_refused(name, options, message):
@@ -316,17 +321,24 @@ def test_maps_are_built_in_the_order_of_a_network():
         {"kernel_size": 2, "stride": 2},
         {"kernel_size": 3, "submanifold": True},
         {"kernel_size": (2, 1), "stride": (2, 1)},
+        {"kernel_size": 2, "stride": 2, "transposed": True},
     ]
     made = run(Pipeline([{"kernel_maps": {"keys": "image", "maps": maps}}]).steps[0], image=image)["image"]
-    assert len(made.kernel_maps) == 4
-    first, down, second, last = made.kernel_maps
+    assert len(made.kernel_maps) == 5
+    first, down, second, last, up = made.kernel_maps
     assert first.submanifold
     assert np.array_equal(first.indices, indices)
     assert (down.spatial_shape, second.spatial_shape, last.spatial_shape) == ((4, 4), (4, 4), (2, 4))
     expected = build_kernel_map(down.indices, (4, 4), 2, 3, submanifold=True)
-    assert np.array_equal(second.pairs, expected.pairs)
+    assert np.array_equal(second.in_maps, expected.in_maps)
+    assert np.array_equal(second.out_maps, expected.out_maps)
     assert np.array_equal(second.indices, down.indices)
-    assert np.array_equal(last.pairs, build_kernel_map(down.indices, (4, 4), 2, (2, 1), (2, 1)).pairs)
+    expected = build_kernel_map(down.indices, (4, 4), 2, (2, 1), (2, 1))
+    assert np.array_equal(last.out_maps, expected.out_maps)
+    expected = build_kernel_map(last.indices, (2, 4), 2, 2, 2, transposed=True)
+    assert up.transposed
+    assert up.spatial_shape == (4, 8)
+    assert np.array_equal(up.indices, expected.indices)
     with pytest.raises(ProcessError, match="kernel maps already"):
         run(KernelMaps(keys="image", maps=({"kernel_size": 1},)), image=made)
     with pytest.raises(SpecError, match=r"does not fit the shape.*key 'image'"):

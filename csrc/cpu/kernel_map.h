@@ -1,48 +1,63 @@
-// Which sites a sparse convolution connects.
+// Which sites a sparse convolution connects: what the maps of all convolutions have in common.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
+#include <memory>
 #include <vector>
+
+#include "cpu/sort_sites.h"
 
 namespace hepfeed {
 
-// Output site o and tap k = (k_0, k_1, ...) take input site i where i = o * stride - padding + k * dilation
-// on every axis.  All vectors have an item for each axis.
+// Input site i and output site o are a pair of tap k = (k_0, k_1, ...) where on every axis
+//
+//   i = o * stride - padding + k * dilation, or, where it is transposed, o = i * stride - padding + k *
+//   dilation.
+//
+// All vectors have an item for each axis.
 struct Convolution {
   std::vector<int64_t> shape, out_shape, kernel, stride, padding, dilation;
+  bool transposed;
 
   size_t dims() const { return shape.size(); }
   size_t taps() const;
 };
 
-struct Pair {
-  int32_t in, out;  // rows
+// Pairs of some consecutive sites: those of tap k are starts[k] .. starts[k + 1] - 1.
+struct PairBlock {
+  std::vector<int32_t> in, out;
+  std::vector<size_t> starts;
+  std::vector<size_t> place;  // in the arrays of the map, of the first pair of each tap
 };
 
-// For each tap, in C order, its pairs sorted by output row.
-using Pairs = std::vector<std::vector<Pair>>;
-
-// Sites of outputs, by (event, cell).
-struct Outputs {
-  std::vector<int64_t> cell;
-  std::vector<int64_t> offsets;  // (events + 1)
+// Where a map is written to; sizes are those of `offsets`.
+struct PairArrays {
+  int32_t *in, *out;            // pairs of each tap by output row
+  int32_t *back_in, *back_out;  // the same, swapped, by input row; null where the sites are sorted
 };
 
-// The first row of `indices` (sites, 1 + D) that is outside of (events, shape) or not above the row before it
-// in (event, coordinates); or `sites`.
-size_t first_unsorted(const int32_t* indices, size_t sites, const std::vector<int64_t>& shape, size_t events);
+// Sites of a block, whose numbers fit the first-level cache.
+constexpr size_t kMapBlock = 1 << 12;
 
-// Pairs where outputs are the inputs: stride 1, odd kernels, padding = dilation * (kernel / 2).  The product
-// of events and shape, each widened by its padding, is below 2^63.
-//
-// For one tap the input row rises with the output row, so rows are found by merging; and tap K - 1 - k has
-// the pairs of tap k, turned round.
-void submanifold_pairs(const Convolution& convolution, const int32_t* indices, size_t sites, Pairs& pairs);
+constexpr int64_t kNumbersEnd = std::numeric_limits<int64_t>::max();  // above all numbers
+constexpr size_t kNumbersWindow = 4;
 
-// Pairs, and outputs wherever some input is active; there are less than 2^60 cells in out_shape.  Throws
-// std::length_error for 2^31 outputs and more.
-void pairs_and_outputs(const Convolution& convolution, const int32_t* indices, size_t sites, size_t events,
-                       Pairs& pairs, Outputs& outputs);
+// Numbers of the sites in rising order, and kNumbersWindow times kNumbersEnd behind the last.  Throws
+// std::invalid_argument where a site is outside, or numbers do not rise.
+std::unique_ptr<int64_t[]> rising_numbers(const SiteRows& sites, const int32_t* order,
+                                          const Numbering& numbering, int threads);
+
+// Sums of the sizes before each item, and of all.
+std::vector<int64_t> offsets_of(const std::vector<int64_t>& sizes);
+
+// Gives the blocks, first to last, their places for the first `taps` taps, so that for each tap they lie one
+// after another from offsets[tap] on.
+void place_blocks(const std::vector<PairBlock*>& blocks, const std::vector<int64_t>& offsets, size_t taps);
+
+// Sorts the pairs of one tap by their keys, which are distinct rows below `rows`.
+void sort_pairs(const int32_t* key, const int32_t* value, size_t count, size_t rows, int32_t* key_out,
+                int32_t* value_out);
 
 }  // namespace hepfeed

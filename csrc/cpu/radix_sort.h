@@ -25,10 +25,10 @@ inline uint32_t row_of(const PackedRow& item) { return static_cast<uint32_t>(ite
 inline void set_item(KeyedRow& item, uint64_t key, uint32_t row) { item = {key, row}; }
 inline void set_item(PackedRow& item, uint64_t key, uint32_t row) { item.key_row = key << 32 | row; }
 
-// Sorts `count` items by key, all keys below 2^bits.  Uses `scratch`, of the same size, and returns whichever
-// of the two holds the result.
-KeyedRow* radix_sort(KeyedRow* items, KeyedRow* scratch, size_t count, int bits);
-PackedRow* radix_sort(PackedRow* items, PackedRow* scratch, size_t count, int bits);
+// Sorts `count` items, less than 2^32, by key, all keys below 2^bits.  Uses `scratch`, of the same size, and
+// returns whichever of the two holds the result.
+KeyedRow* radix_sort(KeyedRow* items, KeyedRow* scratch, size_t count, int bits, int threads = 1);
+PackedRow* radix_sort(PackedRow* items, PackedRow* scratch, size_t count, int bits, int threads = 1);
 
 // Number of bits that the keys 0 .. count - 1 need.
 inline int bits_of(uint64_t count) {

@@ -27,6 +27,7 @@ class MapOptions(BaseModel):
         padding: Of the input grid; of a submanifold convolution it is left out.
         dilation: Of the taps.
         submanifold: Whether outputs lie where inputs do.
+        transposed: Whether it is a transposed convolution.  The inverse of a convolution needs no map of its own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,12 +37,13 @@ class MapOptions(BaseModel):
     padding: int | tuple[int, ...] = 0
     dilation: int | tuple[int, ...] = 1
     submanifold: bool = False
+    transposed: bool = False
 
     @model_validator(mode="after")
     def _check(self) -> MapOptions:
         given = (self.kernel_size, self.stride, self.padding, self.dilation)
         dims = max(len(each) if isinstance(each, tuple) else 1 for each in given)
-        check_convolution(dims, *given, self.submanifold)
+        check_convolution(dims, *given, self.submanifold, self.transposed)
         return self
 
     def build(self, sparse: Sparse) -> KernelMap:
@@ -55,6 +57,7 @@ class MapOptions(BaseModel):
             self.padding,
             self.dilation,
             self.submanifold,
+            transposed=self.transposed,
         )
 
 
@@ -66,7 +69,8 @@ class KernelMaps(Step):
 
     Attributes:
         keys: Sparse images; each gets the same maps.  None: all sparse images of the batch, which must be one or more.
-        maps: Options of each map: ``kernel_size``, and ``stride``, ``padding``, ``dilation``, ``submanifold``.
+        maps: Options of each map: ``kernel_size``, and ``stride``, ``padding``, ``dilation``, ``submanifold``,
+            ``transposed``.
 
     Raises:
         ProcessError: A key is not sparse, or has kernel maps already.
