@@ -9,6 +9,20 @@ CSRC = Path("csrc")
 SHARED = ["isa", "stream_copy"]
 EXTENSIONS = {
     "cache": ["bus_guard", "pack_cells", "read_runs", "unpack_cells"],
+    "convolution": [
+        "bf16_product",
+        "column_sum",
+        "convolution",
+        "convolution_bf16",
+        "convolve_bf16",
+        "pair_lists",
+        "products",
+        "products_avx2",
+        "products_avx512",
+        "threads",
+        "weight_gradient",
+        "weight_gradient_bf16",
+    ],
     "core": ["chunk_reader", "convert", "dataset", "fletcher32", "inflate", "unshuffle"],
     "images": ["blocks", "convert", "geometry", "noise", "philox", "pointwise", "warp"],
     "sites": ["kernel_map", "radix_sort", "reaching_map", "sort_sites", "submanifold_map", "threads"],
