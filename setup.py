@@ -25,6 +25,7 @@ EXTENSIONS = {
     ],
     "core": ["chunk_reader", "convert", "dataset", "fletcher32", "inflate", "unshuffle"],
     "images": ["blocks", "convert", "geometry", "noise", "philox", "pointwise", "warp"],
+    "rows": ["batch_norm", "row_lists", "row_max", "row_sum", "threads"],
     "sites": ["kernel_map", "radix_sort", "reaching_map", "sort_sites", "submanifold_map", "threads"],
     "voxels": [
         "cells",

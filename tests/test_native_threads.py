@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import pytest
 
-from hepfeed import _cache, _core, _images, _voxels
+from hepfeed import _cache, _core, _images, _rows, _sites, _voxels
 from hepfeed.inflaters import register_inflaters
 
 THREADS, ROUNDS = 4, 50
@@ -462,32 +462,175 @@ def voxels_edges(random):
 
 
 @case
-def voxels_first_unsorted(random):
-    indices = sites(random)
-    indices[100:102] = indices[101:99:-1]
-    return lambda: _voxels.first_unsorted(indices, GRID, 4)
-
-
-@case
-def voxels_kernel_map(random):
-    indices = sites(random)
-    ones = (1, 1, 1)
-
-    def call():
-        same = _voxels.kernel_map(indices, 4, GRID, GRID, (3, 3, 3), ones, ones, ones, True)
-        half = _voxels.kernel_map(indices, 4, GRID, (3, 3, 2), (2, 2, 2), (2, 2, 2), (0, 0, 0), ones, False)
-        return same, half
-
-    return call
-
-
-@case
 def voxels_move_sites(random):
     indices = sites(random)
     features = random.normal(size=(len(indices), 2)).astype(np.float32)
     turned, origin = random.random((4, 3)) < 0.5, random.integers(-2, 3, (4, 3))
     options = {"reversed": turned, "origin": origin, "events": 4, "lengths": GRID, "shape": (6, 6, 6)}
     return lambda: _voxels.move_sites(indices, features, **options)
+
+
+# ---- sets of sites
+
+
+def shuffled(random):
+    """Sites in no order, the order that they should have, and both again."""
+    indices = sites(random)
+    mixed = indices[random.permutation(len(indices))]
+    return indices, mixed, _sites.sort_sites(mixed, GRID, 4)[0]
+
+
+@case
+def sites_sort_sites(random):
+    indices, mixed, _ = shuffled(random)
+    return lambda: (_sites.sort_sites(indices, GRID, 4), _sites.sort_sites(mixed, GRID, 4, 2))
+
+
+@case
+def sites_unique_sites(random):
+    indices, mixed, _ = shuffled(random)
+    twice = np.concatenate([mixed, indices])
+    return lambda: (_sites.unique_sites(indices, GRID, 4), _sites.unique_sites(twice, GRID, 4, 2))
+
+
+@case
+def sites_find_sites(random):
+    indices, mixed, order = shuffled(random)
+    return lambda: _sites.find_sites(mixed, order, indices + np.int32(1), GRID, 4, 2)
+
+
+@case
+def sites_kernel_map(random):
+    indices, mixed, order = shuffled(random)
+    ones, zeros, none = (1, 1, 1), (0, 0, 0), order[:0]
+
+    def call():
+        same = _sites.kernel_map(indices, none, 4, GRID, GRID, (3, 3, 3), ones, ones, ones, True, False, 2)
+        half = _sites.kernel_map(mixed, order, 4, GRID, (3, 3, 2), (2, 2, 2), (2, 2, 2), zeros, ones, False, False, 1)
+        return same, half
+
+    return call
+
+
+# ---- rows of matrices
+
+
+def listed(random):
+    """A matrix, and lists of its rows: starts, columns, places."""
+    target, source = (random.integers(0, 60, 400).astype(np.int32) for _ in range(2))
+    return random.normal(size=(60, 9)).astype(np.float32), *_rows.list_rows(target, source, 60, 60, True)
+
+
+@case
+def rows_list_rows(random):
+    target, source = (random.integers(0, 60, 400).astype(np.int32) for _ in range(2))
+    return lambda: _rows.list_rows(target, source, 60, 60, True)
+
+
+@case
+def rows_row_sum(random):
+    features, starts, columns, places = listed(random)
+    factors = random.normal(size=400).astype(np.float32)
+
+    def call():
+        out = np.empty((60, 9), np.float32)
+        return _rows.row_sum(features, factors, starts, columns, places, out, 2), out
+
+    return call
+
+
+@case
+def rows_row_dot(random):
+    features, starts, columns, places = listed(random)
+
+    def call():
+        out = np.empty(400, np.float32)
+        return _rows.row_dot(features, features, starts, columns, places, out, 2), out
+
+    return call
+
+
+@case
+def rows_row_max(random):
+    features, starts, columns, _ = listed(random)
+
+    def call():
+        out, argmax = np.empty((60, 9), np.float32), np.empty((60, 9), np.int32)
+        return _rows.row_max(features, starts, columns, out, argmax, 2), out, argmax
+
+    return call
+
+
+@case
+def rows_row_pick(random):
+    features, argmax = listed(random)[0], random.integers(-1, 60, (60, 9)).astype(np.int32)
+
+    def call():
+        out = np.empty((60, 9), np.float32)
+        return _rows.row_pick(features, argmax, out, 2), out
+
+    return call
+
+
+@case
+def rows_row_put(random):
+    features, starts, columns, _ = listed(random)
+    argmax = random.integers(-1, 60, (60, 9)).astype(np.int32)
+
+    def call():
+        out = np.empty((60, 9), np.float32)
+        return _rows.row_put(features, argmax, starts, columns, out, 2), out
+
+    return call
+
+
+def channels(random, count):
+    """A matrix of more rows than a block has, and some numbers for each channel."""
+    return random.normal(size=(300, 5)).astype(np.float32), random.normal(size=(count, 5)).astype(np.float32)
+
+
+@case
+def rows_column_moments(random):
+    x, _ = channels(random, 0)
+
+    def call():
+        out = np.empty((2, 5), np.float32)
+        return _rows.column_moments(x, *out, 2), out
+
+    return call
+
+
+@case
+def rows_normalise(random):
+    x, how = channels(random, 3)
+
+    def call():
+        out = np.empty_like(x)
+        return _rows.normalise(x, *how, True, out, 2), out
+
+    return call
+
+
+@case
+def rows_gradient_sums(random):
+    x, how = channels(random, 3)
+
+    def call():
+        out = np.empty((2, 5), np.float32)
+        return _rows.gradient_sums(x, x, *how, True, *out, 2), out
+
+    return call
+
+
+@case
+def rows_normalise_back(random):
+    x, how = channels(random, 5)
+
+    def call():
+        out = np.empty_like(x)
+        return _rows.normalise_back(x, x, *how[:3], True, *how[3:], out, 2), out
+
+    return call
 
 
 # ---- the cache
@@ -621,7 +764,7 @@ def test_threads_with_the_same_inputs_get_the_same(name):
     assert in_threads([call] * THREADS) == [expected] * THREADS
 
 
-@pytest.mark.parametrize("module", [_core, _images, _voxels, _cache], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [_core, _images, _rows, _sites, _voxels, _cache], ids=lambda module: module.__name__)
 def test_no_function_is_left_out(module):
     prefix = module.__name__.rpartition("._")[2]
     functions = {name for name, value in vars(module).items() if callable(value) and not isinstance(value, type)}
@@ -630,7 +773,7 @@ def test_no_function_is_left_out(module):
     }
 
 
-@pytest.mark.parametrize("module", [_core, _images, _voxels, _cache], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [_core, _images, _rows, _sites, _voxels, _cache], ids=lambda module: module.__name__)
 def test_the_instruction_set_may_change_while_kernels_run(module):
     prefix = module.__name__.rpartition("._")[2]
     names = [name for name in CASES if name.startswith(f"{prefix}_")]
