@@ -16,7 +16,7 @@ LAYERS = [
     ["cli"],
     ["demo", "lightning", "statistics"],
     ["provider"],
-    ["loader"],
+    ["loader", "sparse"],
     ["loader_state"],
     ["dataset_iterator", "feed_iterator"],
     ["resumable"],
@@ -58,6 +58,7 @@ LAYERS = [
         "presets",
         "quotas",
         "ring",
+        "sites",
         "splits",
         "stats",
     ],
@@ -77,7 +78,19 @@ LAYERS = [
         "random_states",
         "tensors",
     ],
-    ["errors", "late", "libc", "progress", "_cache", "_core", "_images", "_voxels"],
+    [
+        "errors",
+        "late",
+        "libc",
+        "progress",
+        "_cache",
+        "_convolution",
+        "_core",
+        "_images",
+        "_rows",
+        "_sites",
+        "_voxels",
+    ],
 ]
 ROW = {name: number for number, row in enumerate(LAYERS) for name in row}
 HOME = Path(hepfeed.__file__).parent
@@ -113,7 +126,8 @@ def test_imports_run_downward_only(path):
 
 
 def test_every_entry_of_the_table_is_there():
-    there = {entry(path) for path in MODULES} | {"_cache", "_core", "_images", "_voxels"}
+    there = {entry(path) for path in MODULES}
+    there |= {"_cache", "_convolution", "_core", "_images", "_rows", "_sites", "_voxels"}
     assert set(ROW) == there
     assert sum(map(len, LAYERS)) == len(ROW)
 

@@ -1,0 +1,79 @@
+"""Tensors as the native kernels take them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from hepfeed.errors import SpecError
+
+__all__ = ["array", "check_device", "check_dtypes", "check_features", "kind_of", "wide"]
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+
+
+def array(tensor: torch.Tensor) -> NDArray[Any]:
+    """Return the numbers of a tensor in C order, not copied where they lie so; bfloat16 as ``uint16``."""
+    plain = tensor.detach().contiguous()
+    numbers = (plain.view(torch.uint16) if plain.dtype == torch.bfloat16 else plain).numpy()
+    return numbers if numbers.flags.aligned else numbers.copy()  # those of torch.frombuffer may lie anywhere
+
+
+def check_device(**tensors: torch.Tensor) -> None:
+    """Check that tensors, by their names, are where the kernels can take them.
+
+    Raises:
+        SpecError: One is not on the CPU.
+    """
+    for name, tensor in tensors.items():
+        if tensor.device.type != "cpu":
+            raise SpecError(
+                f"{name} must be on the CPU, not on {tensor.device}: hepfeed is built without kernels for that device"
+            )
+
+
+def check_dtypes(**tensors: torch.Tensor | None) -> None:
+    """Check that tensors, by their names, are of one dtype that the kernels have.
+
+    Raises:
+        SpecError: They are not.
+    """
+    dtypes = {name: tensor.dtype for name, tensor in tensors.items() if tensor is not None}
+    (first, dtype), *others = dtypes.items()
+    if dtype not in _DTYPES:
+        hint = "; on the CPU use bfloat16" if dtype == torch.float16 else ""
+        raise SpecError(f"{first} must be float32, float64 or bfloat16, not {dtype}{hint}")
+    for name, other in others:
+        if other != dtype:
+            raise SpecError(f"{name} must be {dtype}, as {first} is, not {other}")
+
+
+def check_features(name: str, features: torch.Tensor, rows: int) -> None:
+    """Check that features have one row for each site.
+
+    Args:
+        name: Of the argument.
+        features: What should be ``(rows, C)``.
+        rows: Number of sites.
+
+    Raises:
+        SpecError: They do not.
+    """
+    if not isinstance(features, torch.Tensor) or features.ndim != 2:
+        raise SpecError(f"{name} must be a tensor (N, C), not {kind_of(features)}")
+    if torch.compiler.is_compiling():  # lengths that the compiler does not know can't be asked for here
+        torch._check(features.shape[0] == rows)  # type: ignore[no-untyped-call]
+    elif features.shape[0] != rows:
+        raise SpecError(f"{name} must have one row for each of {rows} sites, not {features.shape[0]}")
+
+
+def kind_of(given: Any) -> str:
+    """Return shape and dtype of a tensor, or the type of something else, for a message."""
+    return f"{tuple(given.shape)} {given.dtype}" if isinstance(given, torch.Tensor) else type(given).__name__
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which kernels add numbers of a dtype: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
