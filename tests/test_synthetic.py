@@ -17,24 +17,27 @@ from typer.testing import CliRunner
 
 from hepfeed.errors import SpecError
 from hepfeed.synthetic import (
+    SEMANTIC,
     LartpcGenerator,
     LcdGenerator,
     NextGenerator,
     Ragged,
+    VertexGenerator,
     make_lartpc,
     make_lcd,
     make_next,
+    make_vertices,
     plot_profiles,
     write_files,
 )
+from hepfeed.synthetic.argon import BRAGG, BRAGG_MM, LAR, SHOWER, TRACK, Cloud, contained, track_clouds
 from hepfeed.synthetic.event import stream
 from hepfeed.synthetic.features import calorimeter_features
-from hepfeed.synthetic.lartpc import LAR
 from hepfeed.synthetic.lcd import SPOTS_PER_GEV
 from hepfeed.synthetic.material import SILICON, TUNGSTEN, Layer
 from hepfeed.synthetic.next_tracks import Q_VALUE_MEV, share_energy
 from hepfeed.synthetic.storage import Storage
-from hepfeed.synthetic.track import MUON, PROTON, RangeTable, make_tracks, stopping_power
+from hepfeed.synthetic.track import MUON, PION, PROTON, RangeTable, make_tracks, stopping_power
 
 AUTO = (6, 5, 5, 30)  # of h5py, for 23 maps (20, 20, 60) float32
 LCD_CLASSES = ("EleEscan", "ChPiEscan", "GammaEscan", "Pi0Escan")
@@ -231,6 +234,114 @@ def test_photons_start_showering_later_than_electrons_in_argon():
     assert 100 < first_charge("Photon") - first_charge("Electron") < 200
 
 
+def argon_rows(generator, events=32, seed=4):
+    """Points of events of liquid argon: event of each point, and the columns."""
+    points = generator.generate(stream(seed, generator.name, 1, 0), events, ragged=True)["/"]
+    return np.repeat(np.arange(events), np.diff(points.offsets)), points.columns
+
+
+def test_the_residual_range_falls_by_the_steps_of_a_track_to_its_end():
+    axis = np.tile([0.0, 0.0, 1.0], (2, 1))
+    start = (np.full(2, 40.0), np.zeros((2, 3)), axis)
+    # The second of two equal muons is taken away after 20 mm.
+    tracks = make_tracks(stream(0, "", 0, 0), MUON, LAR, *start, step_mm=1.0, length_mm=np.array([np.inf, 20.0]))
+    full = float(RangeTable(MUON, LAR, 40.0).range_mm(np.array(40.0)))
+    assert tracks.stops.tolist() == [True, False]
+    steps = np.count_nonzero(tracks.deposits, axis=1)
+    assert steps.tolist() == [int(np.ceil(full)), 20]
+    np.testing.assert_allclose(tracks.residual[0, :10], full - np.arange(10) - 0.5)
+    assert tracks.residual[0, steps[0] - 1] == pytest.approx(max(full - (steps[0] - 0.5), 0))
+    assert tracks.residual[1, 19] == pytest.approx(full - 19.5)
+
+
+@pytest.mark.parametrize("particle", [MUON, PION, PROTON])
+def test_particles_lose_more_than_twice_the_minimum_from_where_their_bragg_end_begins(particle):
+    table = RangeTable(particle, LAR, 1000.0)
+    residual = np.linspace(1, BRAGG_MM, 30)
+    minimum = stopping_power(particle, LAR, np.linspace(20, 3000, 1000)).min()
+    assert np.all(stopping_power(particle, LAR, table.kinetic_mev(residual)) > 2.1 * minimum)
+    assert stopping_power(MUON, LAR, RangeTable(MUON, LAR, 100.0).kinetic_mev(np.array(35.0))) < 2.1 * minimum
+
+
+def test_the_bragg_end_is_the_last_three_centimetres_of_a_muon_that_stops():
+    generator = LartpcGenerator("Muon", (150.0, 400.0))
+    block = generator.generate(stream(1, "Muon", 1, 0), 32, ragged=True)
+    points = block["/"]
+    stopped = block["Track_length"] > RangeTable(MUON, LAR, 400.0).range_mm(block["Energy"]) - 0.5
+    assert 0 < stopped.sum() < 32
+    for event in range(32):
+        semantic = points.columns["semantic"][slice(*points.offsets[event : event + 2])]
+        assert semantic.dtype == np.uint8
+        # Steps of 1 mm, of which one straddles the end and one the beginning.
+        expected = BRAGG_MM if stopped[event] else 0
+        assert abs(np.count_nonzero(semantic == BRAGG) - expected) <= 1
+        assert np.all(np.diff(semantic.astype(int)) >= 0)
+        assert set(semantic) <= {TRACK, BRAGG}
+
+
+def test_tracks_that_interact_or_leave_have_no_bragg_end():
+    count = 64
+    energy, axis = np.full(count, 300.0), np.tile([0.0, 0.0, 1.0], (count, 1))
+    cloud = track_clouds(stream(2, "", 0, 0), PROTON, energy, np.zeros((count, 3)), axis)
+    length = np.bincount(cloud.event, minlength=count)
+    full = float(RangeTable(PROTON, LAR, 300.0).range_mm(np.array(300.0)))
+    bragg = np.bincount(cloud.event, weights=cloud.semantic == BRAGG, minlength=count)
+    assert np.all((bragg > 0) == (length > full))
+    assert 0.3 < np.mean(bragg > 0) < 0.8  # exp(-511 / 857) = 0.55
+    # From 10 mm before the wall a muon of 150 MeV, whose range is 53 cm, leaves.
+    leaving = track_clouds(stream(2, "", 0, 0), MUON, energy[:4] / 2, np.array([[0.0, 0.0, 890.0]] * 4), axis[:4])
+    assert set(leaving.semantic) == {TRACK}
+
+
+@pytest.mark.parametrize("name", ["Electron", "Photon"])
+def test_showers_are_showers_everywhere(name):
+    _, columns = argon_rows(LartpcGenerator(name))
+    assert set(columns["semantic"]) == {SHOWER}
+
+
+def test_semantic_classes_have_names():
+    assert (SEMANTIC[TRACK], SEMANTIC[SHOWER], SEMANTIC[BRAGG]) == ("track", "shower", "bragg")
+
+
+def test_vertices_have_the_particles_that_they_say():
+    generator = VertexGenerator(energy=(60.0, 120.0), tracks=(0, 3), showers=(0, 2))
+    block = generator.generate(stream(3, "Vertex", 1, 0), 64, ragged=True)
+    points = block["/"]
+    event = np.repeat(np.arange(64), np.diff(points.offsets))
+    columns = points.columns
+    assert set(block["tracks"]) == {0, 1, 2, 3}
+    assert set(block["showers"]) == {0, 1, 2}
+    particles = block["tracks"] + block["showers"]
+    assert np.all((block["Energy"] >= 60 * particles) & (block["Energy"] <= 120 * particles))
+    charge = np.bincount(event, weights=columns["charge"], minlength=64)
+    assert np.all(charge <= block["Energy"] * (1 + 1e-5))
+    for kind, classes in (("tracks", [TRACK, BRAGG]), ("showers", [SHOWER])):
+        found = np.bincount(event, weights=np.isin(columns["semantic"], classes), minlength=64) > 0
+        assert not np.any(found & (block[kind] == 0))
+    assert np.all(contained(columns["coords"]))
+    # Every track starts at the vertex, or 3.5 mm away where diffusion takes it 5 sigma.
+    distance = np.linalg.norm(columns["coords"] - block["vertex"][event], axis=1)
+    nearest = np.full(64, np.inf)
+    np.minimum.at(nearest, event, distance)
+    assert np.all(nearest[block["tracks"] > 0] < 3.5)
+
+
+def test_all_classes_of_voxels_are_in_events_of_vertices():
+    event, columns = argon_rows(VertexGenerator())
+    assert np.all(np.diff(event) >= 0)
+    share = np.bincount(columns["semantic"], minlength=3) / len(event)
+    assert share[TRACK] > share[SHOWER] > share[BRAGG] > 0.02
+
+
+def test_events_without_a_particle_are_empty():
+    generator = VertexGenerator(tracks=(0, 0), showers=(0, 1), shape=(8, 8), block=2)
+    blocks = [generator.generate(stream(seed, "Vertex", 1, 0), 2, ragged=True) for seed in range(40)]
+    empty = [block for block in blocks if not block["showers"].any()]
+    assert empty
+    assert empty[0]["/"].offsets.tolist() == [0, 0, 0]
+    assert Cloud.empty().write(2, (8, 8), ragged=False)["images"].sum() == 0
+
+
 def blobs(name, radius_mm=20.0):
     """Energies about the two ends of each event, the smaller first."""
     block = NextGenerator(name).generate(stream(5, name, 1, 0), 128, ragged=True)
@@ -302,9 +413,9 @@ def test_hits_histogrammed_in_voxels_are_the_map(name):
         np.testing.assert_allclose(dense["maps"][event], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["Muon", "Pion", "Proton", "Electron", "Photon"])
+@pytest.mark.parametrize("name", ["Muon", "Pion", "Proton", "Electron", "Photon", "Vertex"])
 def test_points_histogrammed_along_the_wires_are_the_images(name):
-    generator = LartpcGenerator(name, shape=(48, 60))
+    generator = VertexGenerator(shape=(48, 60)) if name == "Vertex" else LartpcGenerator(name, shape=(48, 60))
     dense, ragged = (generator.generate(stream(9, name, 1, 0), 3, ragged=form) for form in (False, True))
     points = ragged["/"]
     for event, (plane, sign) in product(range(3), enumerate((1, -1))):
@@ -381,6 +492,14 @@ def test_argon_files_have_images_or_points(tmp_path):
     assert content["coords"].shape == (content["offsets"][-1], 3)
     assert content["charge"].shape == (content["offsets"][-1],)
     assert content["coords"].dtype == content["charge"].dtype == np.float32
+    assert content["semantic"].shape == (content["offsets"][-1],)
+    assert content["semantic"].dtype == np.uint8
+
+    ((_, keys, label, _),) = make_vertices(tmp_path / "c", files=1, events=2, workers=1, ragged=True)
+    assert (keys, label) == (["coords", "charge", "semantic"], "vertex")
+    content = read_all(tmp_path / "c" / "Vertex" / "Vertex_1.h5")
+    assert {"coords", "charge", "semantic", "offsets", "vertex", "tracks", "showers", "Energy"} < set(content)
+    assert json.loads(content["attrs"]["parameters"])["tracks"] == [1, 3]
 
 
 def test_xenon_files_have_maps_or_hits(tmp_path):
@@ -542,6 +661,11 @@ def test_options_out_of_range_are_refused_before_anything_is_written(tmp_path, o
         (lambda: LartpcGenerator("Kaon"), "got 'Kaon'"),
         (lambda: LartpcGenerator("Muon", (1.0, 2.0)), "got 1 and 2"),
         (lambda: LartpcGenerator("Muon", shape=(0, 5)), r"got \(0, 5\)"),
+        (lambda: VertexGenerator(energy=(5.0, 50.0)), "got 5 and 50"),
+        (lambda: VertexGenerator(tracks=(3, 1)), "numbers of tracks .* got 3 and 1"),
+        (lambda: VertexGenerator(showers=(0, 50)), "numbers of showers .* got 0 and 50"),
+        (lambda: VertexGenerator(tracks=(0, 0), showers=(0, 0)), "no tracks and no showers"),
+        (lambda: VertexGenerator(shape=(5, 0)), r"got \(5, 0\)"),
         (lambda: NextGenerator("ThreeElectron"), "got 'ThreeElectron'"),
         (lambda: NextGenerator("OneElectron", pressure=0.0), "5 to 50 bar, got 0"),
         (lambda: NextGenerator("OneElectron", diffusion_mm=-1.0), "got -1"),
@@ -659,6 +783,7 @@ def test_profiles_of_each_class_are_drawn(tmp_path):
         (["lcd", "--energy", "5", "10", "--plot", "plot.png"], "EleEscan"),
         (["lcd", "--energy", "5", "10", "--schema", "nested", "--ragged", "--chunks", "2"], "Pi0Escan"),
         (["lartpc", "--shape", "24", "64", "--compression", "none", "--chunks", "contiguous"], "Proton"),
+        (["vertices", "--ragged", "--tracks", "1", "1", "--showers", "0", "1"], "Vertex"),
         (["next", "--pressure", "10", "--compression", "lzf", "--shuffle"], "TwoElectron"),
     ],
 )
@@ -687,7 +812,7 @@ def test_the_help_of_each_command_has_examples():
     app = typer.Typer()
     register(app)
     app.command("other")(lambda: None)
-    for command in ("lcd", "lartpc", "next"):
+    for command in ("lcd", "lartpc", "next", "vertices"):
         result = CliRunner().invoke(app, ["synthetic", command, "--help"])
         assert result.exit_code == 0
         assert "Examples" in result.output

@@ -56,7 +56,7 @@ Plot = Annotated[Path | None, typer.Option(help="Draw the mean profiles of each 
 
 
 def register(app: typer.Typer) -> None:
-    """Add ``hepfeed synthetic`` and its three commands."""
+    """Add ``hepfeed synthetic`` and its commands."""
     group = typer.Typer(
         help="Write physics-like events, from published parametrisations of showers and tracks.",
         no_args_is_help=True,
@@ -65,6 +65,7 @@ def register(app: typer.Typer) -> None:
     group.command("lcd")(lcd)
     group.command("lartpc")(lartpc)
     group.command("next")(next_)
+    group.command("vertices")(vertices)
     app.add_typer(group, name="synthetic")
 
 
@@ -163,6 +164,39 @@ def next_(
     generators = [NextGenerator(name, pressure) for name in CLASSES]
     options = _options(chunks, compression, level, shuffle, ragged, workers)
     _write(directory, generators, files, events, seed, options, plot)
+
+
+def vertices(
+    directory: Directory,
+    files: Files = 4,
+    events: Events = 100,
+    energy: Annotated[
+        tuple[float, float], typer.Option(help="Lowest and highest kinetic energy of each particle in MeV.")
+    ] = (50.0, 300.0),
+    tracks: Annotated[tuple[int, int], typer.Option(help="Smallest and largest number of tracks.")] = (1, 3),
+    showers: Annotated[tuple[int, int], typer.Option(help="Smallest and largest number of showers.")] = (1, 2),
+    shape: Annotated[tuple[int, int], typer.Option(help="Wires and time bins of an image.")] = (240, 4096),
+    chunks: Chunks = "auto",
+    compression: Codec = Compression.GZIP,
+    level: Level = 4,
+    shuffle: Shuffle = False,
+    seed: Seed = 0,
+    ragged: IsRagged = False,
+    workers: Workers = None,
+    plot: Plot = None,
+) -> None:
+    """Tracks and showers from a common point in liquid argon; the points have the class of their trace.
+
+    [bold]Examples[/]
+
+    hepfeed synthetic vertices data/vertices --ragged
+
+    hepfeed synthetic vertices data/showers --ragged --tracks 0 0 --showers 1 4 --events 10000
+    """
+    from hepfeed.synthetic.vertices import VertexGenerator
+
+    options = _options(chunks, compression, level, shuffle, ragged, workers)
+    _write(directory, [VertexGenerator(energy, tracks, showers, shape)], files, events, seed, options, plot)
 
 
 def _options(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hepfeed.synthetic import lartpc, lcd, next_tracks
+from hepfeed.synthetic import lartpc, lcd, next_tracks, vertices
 from hepfeed.synthetic.writer import WriterOptions, write_classes
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def make_lartpc(
     seed: int = 0,
     **options: Unpack[WriterOptions],
 ) -> list[list[Any]]:
-    """Write liquid-argon events, one directory a class.
+    """Write liquid-argon events of one particle each, one directory a class.
 
     Args:
         directory: Where to.
@@ -108,3 +108,38 @@ def make_next(
     """
     generators = [next_tracks.NextGenerator(name, pressure) for name in classes]
     return write_classes(directory, generators, files=files, events=events, seed=seed, **options)
+
+
+def make_vertices(
+    directory: str | os.PathLike[str],
+    *,
+    files: int = 4,
+    events: int = 100,
+    energy: tuple[float, float] = (50.0, 300.0),
+    tracks: tuple[int, int] = (1, 3),
+    showers: tuple[int, int] = (1, 2),
+    shape: tuple[int, int] = (240, 4096),
+    seed: int = 0,
+    **options: Unpack[WriterOptions],
+) -> list[list[Any]]:
+    """Write liquid-argon events of several particles from one point, with the class of each point where ``ragged``.
+
+    Args:
+        directory: Where to.
+        files: Number of files.
+        events: Events in each file; as points 8 kB each uncompressed, as images 3.9 MB at the default shape.
+        energy: Lowest and highest kinetic energy of each particle in MeV.
+        tracks: Smallest and largest number of tracks.
+        showers: Smallest and largest number of showers.
+        shape: Wires and time bins of an image.
+        seed: Same seed, same bits.
+        **options: Of :func:`hepfeed.synthetic.write_files`.
+
+    Returns:
+        ``[[glob, keys, label, rate]]``, ready for a sample specification.
+
+    Raises:
+        SpecError: An argument out of range.
+    """
+    generator = vertices.VertexGenerator(energy, tracks, showers, shape)
+    return write_classes(directory, [generator], files=files, events=events, seed=seed, **options)

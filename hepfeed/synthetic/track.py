@@ -129,10 +129,14 @@ class Tracks:
     Attributes:
         points: ``(N, S, 3) float64``, middle of each step, mm.
         deposits: ``(N, S) float64``, MeV, 0 after the end; the sum over a track is the energy that it lost.
+        residual: ``(N, S) float64``, mm: residual range at the middle of each step, by the :class:`RangeTable`.
+        stops: ``(N,) bool``: whether a track ends because its particle stops.
     """
 
     points: Array
     deposits: Array
+    residual: Array
+    stops: Array
 
 
 def make_tracks(
@@ -175,7 +179,9 @@ def make_tracks(
     # beta c p of Highland's formula.
     momentum_beta = middle * (middle + 2 * particle.mass_mev) / (middle + particle.mass_mev)
     angles = np.minimum(_HIGHLAND_MEV / momentum_beta * np.sqrt(step_mm / medium.x0_mm), np.pi / 2)
-    return Tracks(_walk(rng, origin, direction, angles, step_mm), deposits)
+    residual = np.maximum(ranges[:, None] - (travelled[:, 1:] + travelled[:, :-1]) / 2, 0)
+    points = _walk(rng, origin, direction, angles, step_mm)
+    return Tracks(points, deposits, residual, ranges <= length_mm)
 
 
 def _walk(rng: np.random.Generator, origin: Array, direction: Array, angles: Array, step_mm: float) -> Array:
