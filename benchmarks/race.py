@@ -1,0 +1,134 @@
+"""Sides that take turns, and the table of what they needed."""
+
+from __future__ import annotations
+
+import gc
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+TURN_S = 0.02
+"""A turn repeats what is shorter than this."""
+WIDTH = 160
+"""Columns of the table in a file or a pipe."""
+
+Run = Callable[[], Any]
+Times = dict[str, list[float]]
+"""Seconds of each round, by side."""
+
+
+def processor() -> str:
+    """Return what the system calls the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a time with three digits."""
+    value = seconds * 1e3
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+
+
+@dataclass(frozen=True)
+class Side:
+    """Something to time.
+
+    Attributes:
+        run: A call of it.
+        threads: Of torch, which are hepfeed's, too.
+        calls: How many calls do the work that the other sides do in one.
+    """
+
+    run: Run
+    threads: int = 1
+    calls: float = 1.0
+
+    def turn(self) -> float:
+        """Return the seconds of the work: the mean of some calls after one that warms the caches."""
+        torch.set_num_threads(self.threads)
+        begun = time.perf_counter()
+        self.run()
+        repeats = max(1, int(TURN_S / (time.perf_counter() - begun)))
+        begun = time.perf_counter()
+        for _ in range(repeats):
+            self.run()
+        return (time.perf_counter() - begun) / repeats * self.calls
+
+
+def race(sides: dict[str, Side], rounds: int) -> Times:
+    """Time each side once in each round."""
+    times: Times = {name: [] for name in sides}
+    gc.collect()
+    for _ in range(rounds):
+        for name, side in sides.items():
+            times[name].append(side.turn())
+    return times
+
+
+@dataclass
+class Report:
+    """The table of results, and the numbers behind it.
+
+    Attributes:
+        rounds: In which sides take turns.
+        best: Whether the best round counts, and not the median: for a machine that has other work.
+        console: Where progress and the table are printed.
+        figures: What is written as JSON, row by row.
+    """
+
+    rounds: int
+    best: bool = False
+    console: Console = field(default_factory=lambda: Console(width=None if sys.stdout.isatty() else WIDTH))
+    figures: list[dict[str, Any]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        kind = "best" if self.best else "medians (lowest - highest)"
+        self.table = Table(title=f"{kind} of {self.rounds} alternating rounds")
+        for column in ("what", "threads", "hepfeed, ms", "rival", "rival, ms", "ratio", "should be", "reached"):
+            self.table.add_column(column, justify="left" if column in ("what", "rival") else "right")
+
+    def add(
+        self, what: str, threads: int, ours: list[float], rival: str, theirs: list[float], aim: float | None = None
+    ) -> None:
+        """Add a row.
+
+        Args:
+            what: Its name.
+            threads: Of hepfeed.
+            ours: Seconds by round.
+            rival: Its name.
+            theirs: Seconds by round.
+            aim: The least ratio, of the rival's time to hepfeed's, that the project asks of itself.
+        """
+        ratio = min(theirs) / min(ours) if self.best else float(np.median(np.array(theirs) / np.array(ours)))
+        wanted, reached = ("", "") if aim is None else (f"{aim:g} x", "yes" if ratio >= aim else "no")
+        self.table.add_row(
+            what, str(threads), self._said(ours), rival, self._said(theirs), f"{ratio:.2f} x", wanted, reached
+        )
+        seconds = {"hepfeed_s": ours, "rival_s": theirs}
+        self.figures.append(
+            {
+                "what": what,
+                "threads": threads,
+                "rival": rival,
+                "ratio": ratio,
+                "aim": aim,
+                "reached": reached,
+                **seconds,
+            }
+        )
+
+    def _said(self, seconds: list[float]) -> str:
+        low, middle, high = (milliseconds(f(seconds)) for f in (min, np.median, max))
+        return low if self.best else f"{middle} ({low} - {high})"
