@@ -398,8 +398,14 @@ def test_rows_and_biases_of_other_sites_and_devices_are_refused():
     for change in (torch.Tensor.half, torch.Tensor.long):
         with pytest.raises(HepfeedError):
             hsp.add(x, x.replace_feature(change(x.features)))
-    with pytest.raises(HepfeedError):
+    with pytest.raises(SpecError, match="sparse tensors were expected, not a Tensor"):
         hsp.add(x, x.features)
+    with pytest.raises(SpecError, match=r"mask must be \(N,\) bool, not list"):
+        hsp.prune(x, [True] * 5)
+    with pytest.raises(SpecError, match=r"SparseBatchNorm takes features \(N, 3\), not NoneType"):
+        hsp.SparseBatchNorm(3)(None)
+    with pytest.raises(SpecError, match=r"dense must have a batch, .*, not ndarray"):
+        hsp.SparseTensor.from_dense(np.ones((1, 1, 4)))
 
 
 def test_features_in_any_layout_of_memory_give_the_same_bits():
@@ -568,6 +574,8 @@ def test_no_channels_and_more_groups_than_can_be_are_errors(isa, instruction_set
 
 def test_images_of_other_sites_are_refused():
     x = tensor(FEW)
+    with pytest.raises(ValueError, match="features must have one row for each of 5 sites, not 1"):
+        torch.ops.hepfeed.densify(x.features[:1], x.indices, [4, 4, 4], 2, True)
     for moved, message in ((-1, "negative|outside|must be"), (2, "out of bounds|outside|must be")):
         with pytest.raises((IndexError, ValueError), match=message):
             torch.ops.hepfeed.densify(x.features, x.indices + moved, [4, 4, 4], 2, True)

@@ -15,10 +15,7 @@ from hepfeed import _rows
 from hepfeed.errors import SpecError
 from hepfeed.sparse.arrays import array, check_dtypes, wide
 
-__all__ = ["batch_norm", "batch_norm_grad"]
-
-_Four = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
-_Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+__all__ = ["EagerBatchNorm", "batch_norm", "batch_norm_grad"]
 
 
 @torch.library.custom_op("hepfeed::batch_norm", mutates_args=(), device_types="cpu")
@@ -31,7 +28,7 @@ def batch_norm(
     training: bool,
     eps: float,
     relu: bool,
-) -> _Four:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Normalise channels by the statistics of the batch, or by given ones.
 
     Args:
@@ -80,7 +77,7 @@ def batch_norm(
 
 
 @batch_norm.register_fake
-def _(features: torch.Tensor, *rest: Any) -> _Four:
+def _(features: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     kind = wide(features.dtype)
     first, second, third = (features.new_empty((features.shape[1],), dtype=kind) for _ in range(3))
     return torch.empty_like(features, memory_format=torch.contiguous_format), first, second, third
@@ -97,7 +94,7 @@ def batch_norm_grad(
     training: bool,
     eps: float,
     relu: bool,
-) -> _Three:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the gradients of features, weight and bias of :func:`batch_norm`.
 
     Args:
@@ -128,12 +125,14 @@ def batch_norm_grad(
 
 
 @batch_norm_grad.register_fake
-def _(grad: torch.Tensor, features: torch.Tensor, weight: Any, bias: Any, mean: torch.Tensor, *rest: Any) -> _Three:
+def _(
+    grad: torch.Tensor, features: torch.Tensor, weight: Any, bias: Any, mean: torch.Tensor, *rest: Any
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     out = torch.empty_like(features, memory_format=torch.contiguous_format)
     return out, torch.empty_like(mean), torch.empty_like(mean)
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: _Four) -> None:
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
     features, weight, bias, _, _, ctx.training, ctx.eps, ctx.relu = inputs
     _, mean, inverse, variance = output
     ctx.save_for_backward(features, weight, bias, mean, inverse)
@@ -154,7 +153,7 @@ def _backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[Any, ...]:
     )
 
 
-def _grad_setup(ctx: Any, inputs: tuple[Any, ...], output: _Three) -> None:
+def _grad_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[torch.Tensor, ...]) -> None:
     *tensors, ctx.training, ctx.eps, ctx.relu = inputs
     ctx.save_for_backward(*tensors)
 
@@ -163,7 +162,9 @@ def _grad_backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
     grad, features, weight, bias, mean, inverse = ctx.saved_tensors
     of_batch = _of_batch(ctx.training, features.shape[0])
 
-    def gradients(grad: torch.Tensor, features: torch.Tensor, factor: torch.Tensor) -> _Three:
+    def gradients(
+        grad: torch.Tensor, features: torch.Tensor, factor: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the operator computes, in operations of torch."""
         kind = wide(features.dtype)
         g, x = grad.to(kind), features.to(kind)
@@ -187,6 +188,25 @@ def _grad_backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
 
 batch_norm.register_autograd(_backward, setup_context=_setup)
 batch_norm_grad.register_autograd(_grad_backward, setup_context=_grad_setup)
+
+
+class EagerBatchNorm(torch.autograd.Function):
+    """:func:`batch_norm` with its gradient, for training without a compiler.
+
+    What torch puts around an operator with a gradient looks up the defaults of all its arguments at each call.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Normalise; arguments as of :func:`batch_norm`."""
+        made: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor] = batch_norm(*inputs)
+        _setup(ctx, inputs, made)
+        return made
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
+        """Return the gradients of features, weight and bias."""
+        return _backward(ctx, *grads)
 
 
 def _of_batch(training: bool, rows: int) -> bool:

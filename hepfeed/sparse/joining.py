@@ -9,7 +9,7 @@ import torch
 
 from hepfeed.errors import SpecError
 from hepfeed.sparse import lookup, maps
-from hepfeed.sparse.arrays import check_device
+from hepfeed.sparse.arrays import check_device, kind_of
 from hepfeed.sparse.rows import RowLists, row_sum
 from hepfeed.sparse.sites import Link, Sites
 from hepfeed.sparse.tensor import SparseTensor
@@ -95,8 +95,8 @@ def prune(x: SparseTensor, mask: torch.Tensor) -> SparseTensor:
     Raises:
         SpecError: The mask is none, or not of these sites.
     """
-    if mask.dtype != torch.bool or mask.ndim != 1:
-        raise SpecError(f"mask must be (N,) bool, not {tuple(mask.shape)} {mask.dtype}")
+    if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool or mask.ndim != 1:
+        raise SpecError(f"mask must be (N,) bool, not {kind_of(mask)}")
     if torch.compiler.is_compiling():  # lengths that the compiler does not know can't be asked for here
         torch._check(mask.shape[0] == x.num_sites)  # type: ignore[no-untyped-call]
     elif mask.shape[0] != x.num_sites:

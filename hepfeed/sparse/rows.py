@@ -164,13 +164,13 @@ def row_put(features: torch.Tensor, argmax: torch.Tensor, lists: RowLists) -> to
     return out
 
 
-# What follows are the operators themselves, with their arguments in full as torch.library wants them.
+# What follows are the operators themselves, with their types in full as torch.library wants them.
 
 
 @torch.library.custom_op("hepfeed::row_lists", mutates_args=(), device_types="cpu")
 def _row_lists(
     targets: torch.Tensor, sources: torch.Tensor, target_rows: int, source_rows: int, places: bool
-) -> ListTensors:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     by_target, by_source = array(targets), array(sources)
     forth = _rows.list_rows(by_target, by_source, target_rows, source_rows, places)
     back = _rows.list_rows(by_source, by_target, source_rows, target_rows, places)

@@ -99,10 +99,8 @@ class SparseTensor:
         Raises:
             SpecError: ``dense`` has no spatial axis.
         """
-        if dense.ndim < 3:
-            raise SpecError(
-                f"dense must have a batch, a channel and one spatial axis or more, not {tuple(dense.shape)}"
-            )
+        if not isinstance(dense, torch.Tensor) or dense.ndim < 3:
+            raise SpecError(f"dense must have a batch, a channel and one spatial axis or more, not {kind_of(dense)}")
         check_device(dense=dense)
         shape = dense.shape[2:] if channels_first else dense.shape[1:-1]
         indices = densify.active_sites(dense, channels_first)

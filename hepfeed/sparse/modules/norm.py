@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
 from hepfeed.errors import SpecError
-from hepfeed.sparse.arrays import check_device, check_dtypes, wide
-from hepfeed.sparse.batch_norm import batch_norm
+from hepfeed.sparse.arrays import check_device, check_dtypes, kind_of, wide
+from hepfeed.sparse.batch_norm import EagerBatchNorm, batch_norm
 from hepfeed.sparse.modules.base import SparseModule, sparse_input
 from hepfeed.sparse.pooling import event_lists
 from hepfeed.sparse.rows import row_sum
@@ -71,12 +72,15 @@ class SparseBatchNorm(SparseModule, nn.BatchNorm1d):
             SpecError: The number of channels is another, or there is one site in training without running statistics.
         """
         features = x.features if isinstance(x, SparseTensor) else x
-        if features.ndim != 2 or features.shape[1] != self.num_features:
-            raise SpecError(f"SparseBatchNorm takes features (N, {self.num_features}), not {tuple(features.shape)}")
+        fits = isinstance(features, torch.Tensor) and features.ndim == 2 and features.shape[1] == self.num_features
+        if not fits:
+            raise SpecError(f"SparseBatchNorm takes features (N, {self.num_features}), not {kind_of(features)}")
         check_device(features=features)
         of_batch = self.training or self.running_mean is None
         running = self.running_mean, self.running_var
-        out, mean, _, variance = batch_norm(features, self.weight, self.bias, *running, of_batch, self.eps, self.relu)
+        trains = torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        operator: Callable[..., Any] = EagerBatchNorm.apply if trains else batch_norm
+        out, mean, _, variance = operator(features, self.weight, self.bias, *running, of_batch, self.eps, self.relu)
         if self.training and self.track_running_stats:
             self._track(mean, variance)
         return x.replace_feature(out) if isinstance(x, SparseTensor) else out
