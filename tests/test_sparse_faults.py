@@ -144,14 +144,14 @@ def fill(layer, rng):
 
 
 def fits(images, kernel, sizes, transposed=False):
-    """Whether all axes of the output have a cell, and whether torch takes the same arguments."""
+    """Whether all axes of the output have a cell."""
     for n, k, s, p, d in zip(images.mask.shape[2:], kernel, *sizes.values()):
         if (n - 1) * s - 2 * p + d * (k - 1) < 0 if transposed else n + 2 * p < d * (k - 1) + 1:
             return False
     return True
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(geometries(), st.integers(0, 2**16))
 def test_any_stack_of_layers_and_its_gradients_are_those_of_dense_images(geometry, seed):
     shape, events, share, shuffled, layers = geometry
@@ -268,14 +268,14 @@ def test_sites_in_the_last_corner_of_the_largest_images_are_as_those_of_small_on
         ((2**31 - 1, 2**31 - 1, 2), 1, r"up to 2\^62 places"),
         ((2**31, 4, 4), 1, r"1 to 2\^31 - 1 cells each, not \(2147483648, 4, 4\)"),
         ((4, 4, 4), 2**31, r"batch_size must be 0 to 2\^31 - 1, not 2147483648"),
-        ((2**21,) * 3, 1, None),  # fits, but not with the margin of a kernel
     ],
 )
 def test_more_places_than_can_be_numbered_are_an_error_and_never_an_overflow(shape, events, message):
-    if message is not None:
-        with pytest.raises(SpecError, match=message):
-            tensor(FEW[:3], events, shape)
-        return
+    with pytest.raises(SpecError, match=message):
+        tensor(FEW[:3], events, shape)
+
+
+def test_images_may_fit_where_a_kernel_with_its_margin_does_not():
     shape = (2**21, 2**21, 2**20)
     with pytest.raises(SpecError, match=r"up to 2\^62 places, and 1 grids of \(2097153, 2097153, 1048577\)"):
         MODULES["submanifold"]().double()(tensor(FEW[:3], 1, shape))
@@ -506,7 +506,7 @@ def test_output_rows_that_fall_once_anywhere_are_never_taken_for_rising_ones(isa
             _convolution.forward(features, weight, None, in_maps, out_maps, np.array([0, rows]), out, 1, 1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.data())
 def test_operators_give_the_sum_over_any_lists_that_they_take(data):
     """Right for what they take, and an error for the rest."""
