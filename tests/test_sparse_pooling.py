@@ -315,3 +315,22 @@ def test_pools_say_their_arguments():
     assert shown == "SparseAvgPool1d(kernel_size=(3,), stride=(2,), padding=(1,), dilation=(2,), indice_key='a')"
     assert repr(hsp.SparseSumPool1d(3, subm=True)) == "SparseSumPool1d(kernel_size=(3,), stride=(1,), subm=True)"
     assert repr(hsp.SparseUnpool("a")) == "SparseUnpool(indice_key='a', reduce='mean')"
+
+
+@pytest.mark.parametrize("kind", ["Max", "Avg", "Sum"])
+@pytest.mark.parametrize("dims", [1, 2, 3, 4])
+def test_a_pool_is_told_the_number_of_axes_or_has_it_in_its_name(kind, dims):
+    x = tensor((5, 4, 5, 4)[:dims])
+    general = getattr(hsp, f"Sparse{kind}Pool")(dims, 3, 2, padding=1, indice_key="down")
+    made, expected = general(x), pool(kind, dims, kernel_size=3, stride=2, padding=1)(x)
+    assert torch.equal(made.features, expected.features)
+    assert torch.equal(made.indices, expected.indices)
+    assert list(made.indice_dict) == ["down"]
+    assert "kernel_size" in repr(general)
+
+
+def test_pools_of_any_number_of_axes_check_it():
+    with pytest.raises(SpecError, match="ndim must be 1, 2, 3 or 4, the number of axes of the images, not 5"):
+        hsp.SparseMaxPool(5, 2)
+    with pytest.raises(SpecError, match="images of 2 axes"):
+        hsp.SparseAvgPool(2, 2)(tensor((4, 4, 4)))

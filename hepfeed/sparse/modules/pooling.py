@@ -15,6 +15,7 @@ from hepfeed.sparse.pooling import Reduction, global_pool, pool, unpool
 from hepfeed.sparse.tensor import SparseTensor
 
 __all__ = [
+    "SparseAvgPool",
     "SparseAvgPool1d",
     "SparseAvgPool2d",
     "SparseAvgPool3d",
@@ -22,10 +23,12 @@ __all__ = [
     "SparseGlobalAvgPool",
     "SparseGlobalMaxPool",
     "SparseGlobalSumPool",
+    "SparseMaxPool",
     "SparseMaxPool1d",
     "SparseMaxPool2d",
     "SparseMaxPool3d",
     "SparseMaxPool4d",
+    "SparseSumPool",
     "SparseSumPool1d",
     "SparseSumPool2d",
     "SparseSumPool3d",
@@ -42,7 +45,7 @@ class _Pool(SparseModule):
     Output o has the window ``o * stride - padding + k * dilation``, of which only active sites count.
     """
 
-    dims: ClassVar[int]
+    dims: int
     reduce: ClassVar[Reduction]
 
     def __init__(
@@ -120,6 +123,51 @@ class _SumPool(_Pool):
     """The sum over the active sites of a window: a dense average pool is this over the number of taps."""
 
     reduce = "sum"
+
+
+class _AnyAxes(_Pool):
+    """A pool that is told the number of axes, as spconv's of these names are."""
+
+    def __init__(
+        self,
+        ndim: int,
+        kernel_size: PerAxis,
+        stride: PerAxis | None = None,
+        padding: PerAxis = 0,
+        dilation: PerAxis = 1,
+        indice_key: str | None = None,
+        subm: bool = False,
+    ) -> None:
+        """Choose the windows.
+
+        Args:
+            ndim: Axes of the images, 1 to 4.
+            kernel_size: As of the pools with a number in their name, like the ones that follow.
+            stride: See there.
+            padding: See there.
+            dilation: See there.
+            indice_key: See there.
+            subm: See there.
+
+        Raises:
+            SpecError: The arguments do not fit each other.
+        """
+        if ndim not in (1, 2, 3, 4):
+            raise SpecError(f"ndim must be 1, 2, 3 or 4, the number of axes of the images, not {ndim!r}")
+        self.dims = ndim
+        super().__init__(kernel_size, stride, padding, dilation, indice_key, subm)
+
+
+class SparseMaxPool(_AnyAxes, _MaxPool):
+    """The largest number of each channel over the active sites of a window, in images of ``ndim`` axes."""
+
+
+class SparseAvgPool(_AnyAxes, _AvgPool):
+    """The mean over the active sites of a window, in images of ``ndim`` axes."""
+
+
+class SparseSumPool(_AnyAxes, _SumPool):
+    """The sum over the active sites of a window, in images of ``ndim`` axes."""
 
 
 class _GlobalPool(SparseModule):
