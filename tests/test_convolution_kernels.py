@@ -134,6 +134,7 @@ def test_taps_of_many_pairs_are_summed_by_parts(isa):
     rng = np.random.default_rng(3)
     Layer(rng, some_pairs(rng, 13000, 13000, 2, 0.7), 13000, 13000, 4, 8).check()
     Layer(rng, some_pairs(rng, 9000, 9000, 1), 9000, 9000, 3, 70).check()
+    Layer(rng, some_pairs(rng, 9000, 9000, 12, 0.3), 9000, 9000, 60, 64).check()  # parts of several blocks
 
 
 @pytest.mark.parametrize("taps", [0, 1, 27])
