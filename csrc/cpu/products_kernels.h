@@ -106,12 +106,13 @@ struct Kernels {
                                               const Sums<T>& to, std::index_sequence<D...>, Columns columns) {
     V factor[sizeof...(D)][Columns::size()];
     (load(factor[D], panel + D * Columns::size() * kLanes, columns), ...);
+    const Sums<T> here = to;  // in registers, as what is stored might lie in it for all that is known
     for (size_t p = 0; p < count; ++p) {
       const T* row = in + static_cast<size_t>(in_rows[p]) * in_stride;
       V sum[Columns::size()];
-      load(sum, to.base_of(out_rows[p]), columns);
+      load(sum, here.base_of(out_rows[p]), columns);
       (add_product(sum, row[D], factor[D], columns), ...);
-      store(to.sums_of(out_rows[p]), sum, columns);
+      store(here.sums_of(out_rows[p]), sum, columns);
     }
   }
 
