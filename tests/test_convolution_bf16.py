@@ -46,7 +46,7 @@ def test_the_sets_nest_and_the_best_is_the_first_choice():
     for wanted in ("", names[-1]):
         environment = {**os.environ, "HEPFEED_ISA": wanted}
         made = subprocess.run(
-            [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", script], env=environment, cwd="/", capture_output=True, text=True, check=True
         )
         assert made.stdout.strip() == names[-1]
 
@@ -82,7 +82,7 @@ def test_kernels_do_without_tiles_where_the_system_refuses_them():
         pytest.skip("this processor has no amx")
     environment = {name: value for name, value in os.environ.items() if name != "HEPFEED_ISA"}
     command = [sys.executable, "-c", SMALL_SIGNAL_STACK]
-    made = subprocess.run(command, env=environment, capture_output=True, text=True)
+    made = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True)
     assert made.stderr == ""
     assert "the system refuses the state of amx" in made.stdout
 
