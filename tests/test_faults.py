@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 from events import KEYS, all_events, bits, events_of, write_classes, write_file
+from processes import children_of
 
 import hepfeed as hf
 from hepfeed.errors import (
@@ -31,10 +32,6 @@ pytestmark = [
 ]
 
 GONE_TIMEOUT_S = 2.0
-
-
-def readers_of(process):
-    return psutil.Process(process).children(recursive=True)
 
 
 def assert_gone(processes):
@@ -59,7 +56,7 @@ def test_an_epoch_is_complete_and_the_same_when_a_reader_is_killed(spec, moment)
     with hf.DataLoader(dataset, **options, num_workers=2, persistent_workers=True) as loader:
         iterator = iter(loader)
         batches = [next(iterator) for _ in range(moment)]
-        victim = readers_of(os.getpid())[0]
+        victim = children_of(os.getpid())[0]
         victim.kill()
         batches += iterator
         assert bits(batches) == undisturbed
@@ -75,7 +72,7 @@ def test_an_epoch_is_complete_and_the_same_when_all_readers_are_killed_again_and
         batches = []
         for batch in loader:
             batches.append(batch)
-            for reader in readers_of(os.getpid()):
+            for reader in children_of(os.getpid()):
                 reader.kill()
         assert bits(batches) == undisturbed
 
@@ -190,7 +187,7 @@ def test_the_end_of_the_script_ends_the_readers(tmp_path, run_script):
 
 def test_leaving_the_loop_early_ends_the_readers(spec):
     for _ in hf.DataLoader(hf.EventDataset(spec), 8, num_workers=2):
-        readers = readers_of(os.getpid())
+        readers = children_of(os.getpid())
         assert len(readers) == 2
         break
     assert_gone(readers)
@@ -199,7 +196,7 @@ def test_leaving_the_loop_early_ends_the_readers(spec):
 def test_an_exception_in_the_loop_ends_the_readers(spec):
     def train():
         for _ in hf.DataLoader(hf.EventDataset(spec), 8, num_workers=2):
-            readers.extend(readers_of(os.getpid()))
+            readers.extend(children_of(os.getpid()))
             raise ArithmeticError("loss is NaN")
 
     readers = []

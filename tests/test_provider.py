@@ -7,6 +7,7 @@ import numpy as np
 import psutil
 import pytest
 from events import KEYS, all_events, bits, events_of, same_bits, stored, write_classes
+from processes import children_of
 
 import hepfeed as hf
 from hepfeed.errors import SpecError
@@ -44,7 +45,7 @@ def test_all_loaders_share_one_pool_of_readers(samples):
         assert len(provider.pids) == 2
         assert pids["train"] == set(provider.pids)
         assert pids["val"] | pids["test"] <= set(provider.pids)
-        assert {child.pid for child in psutil.Process().children()} == set(provider.pids)
+        assert {child.pid for child in children_of()} == set(provider.pids)
     assert provider.pids == []
 
 

@@ -7,6 +7,7 @@ import time
 
 import psutil
 import pytest
+from processes import children_of
 
 from hepfeed.errors import HepfeedError, KeyMissingError, ProcessError, ReaderError
 from hepfeed.worker import Worker, call_everywhere, note, resolve
@@ -258,7 +259,7 @@ def test_a_process_that_dies_is_an_error_with_its_code(here):
 def test_calls_that_nobody_waits_for_any_more_are_ended():
     calls = call_everywhere("time:sleep", [(0,), (600,), (600,)], 2)
     assert next(calls) == (0, True, None)
-    begun = psutil.Process().children()
+    begun = children_of()
     assert begun
     calls.close()
     assert not [child for child in begun if child.is_running()]
