@@ -22,8 +22,6 @@ from hepfeed.sparse.arrays import array, check_dtypes, wide
 
 __all__ = ["RowLists", "row_dot", "row_max", "row_mean", "row_pick", "row_put", "row_sum"]
 
-ListTensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
-
 
 @dataclass(frozen=True)
 class RowLists:
@@ -77,7 +75,7 @@ class RowLists:
         """Return ``(M,) int64``: the length of each list."""
         return self.starts[1:] - self.starts[:-1]
 
-    def tensors(self) -> ListTensors:
+    def tensors(self) -> tuple[torch.Tensor, ...]:
         """Return the attributes in their order."""
         return self.starts, self.columns, self.places, self.back_starts, self.back_columns, self.back_places
 
@@ -179,7 +177,9 @@ def _row_lists(
 
 
 @_row_lists.register_fake
-def _(targets: torch.Tensor, sources: torch.Tensor, target_rows: int, source_rows: int, places: bool) -> ListTensors:
+def _(
+    targets: torch.Tensor, sources: torch.Tensor, target_rows: int, source_rows: int, places: bool
+) -> tuple[torch.Tensor, ...]:
     pairs = targets.shape[0]
     used = pairs if places else 0
 
