@@ -1,6 +1,7 @@
 """What every test shares: an index file and caches of its own, and the check that it left nothing behind."""
 
 import gc
+import itertools
 import os
 import signal
 import subprocess
@@ -9,17 +10,46 @@ import textwrap
 import threading
 from pathlib import Path
 
-import psutil
+import hypothesis
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that tests import their helper `events`
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # its threads cost every process that starts 0.1 s, and none is used
+
+from processes import descendants
 
 import hepfeed
 
 HOME = str(Path(hepfeed.__file__).parents[1])
 
 
+hypothesis.settings.register_profile("hepfeed", deadline=None)  # how long an example takes depends on what else runs
+hypothesis.settings.load_profile("hepfeed")
+
 _THREAD_GRACE_S = 2
+_MOST_WORKERS = 4  # more wait for the longest file
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Whole directories are shared out among processes; what was chosen runs in this one, which is easier to follow."""
+    chosen = any(config.getoption(name, False) for name in ("keyword", "markexpr", "lf", "stepwise"))
+    if chosen or not all(Path(argument).is_dir() for argument in config.args):
+        return 0
+    return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
+
+
+def pytest_collection_finish(session):
+    """Build what tests run on, outside of their time limits.
+
+    Modules and tests stay: the garbage collection after a test that seems to leak need not look at them.
+    """
+    builds = {mark.args for item in session.items for mark in item.iter_markers("emulated")}
+    if builds and not session.config.option.collectonly:
+        import emulated
+
+        emulated.prepare(builds)
+    gc.collect()
+    gc.freeze()
 
 
 class Possessions:
@@ -27,7 +57,7 @@ class Possessions:
 
     def __init__(self):
         self.descriptors = {fd: target for fd in os.listdir("/proc/self/fd") if (target := _target(fd))}
-        self.children = {child.pid for child in psutil.Process().children(recursive=True)}
+        self.children = descendants()
         self.threads = _threads()
         self.rings = _mapped_rings()
         self.shared = {name for name in os.listdir("/dev/shm") if name.startswith("hepfeed-")}
@@ -56,7 +86,7 @@ def _threads():
 
 
 def _mapped_rings():
-    return sum("hepfeed-" in line for line in Path("/proc/self/maps").read_text().splitlines())
+    return Path("/proc/self/maps").read_bytes().count(b"hepfeed-")
 
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
@@ -83,14 +113,28 @@ def _nothing_leaks(request):
     assert not found, "the test left behind: " + ", ".join(found)
 
 
-@pytest.fixture(autouse=True)
-def _own_index(_nothing_leaks, tmp_path, monkeypatch):
-    monkeypatch.setenv("HEPFEED_INDEX", str(tmp_path / "index.sqlite"))
+@pytest.fixture(scope="session", autouse=True)
+def _index_and_caches_of_wide_fixtures(tmp_path_factory):
+    """What fixtures for several tests read is not noted in the user's index."""
+    place = tmp_path_factory.mktemp("wide")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEPFEED_INDEX", str(place / "index.sqlite"))
+        patch.setenv("HEPFEED_CACHE", str(place / "caches"))
+        yield
+
+
+_places = itertools.count()
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(_nothing_leaks, tmp_path, monkeypatch):
-    monkeypatch.setenv("HEPFEED_CACHE", str(tmp_path / "caches"))
+def _own_index_and_cache(_nothing_leaks, request, tmp_path_factory, monkeypatch):
+    """Name an index file and caches for each test, in its directory if it has one; most tests write neither."""
+    if "tmp_path" in request.fixturenames:
+        place = request.getfixturevalue("tmp_path")
+    else:
+        place = tmp_path_factory.getbasetemp() / "unasked" / str(next(_places))
+    monkeypatch.setenv("HEPFEED_INDEX", str(place / "index.sqlite"))
+    monkeypatch.setenv("HEPFEED_CACHE", str(place / "caches"))
 
 
 @pytest.fixture(params=["torch", "hepfeed"])
@@ -99,6 +143,20 @@ def Loader(request):
     import torch.utils.data
 
     return torch.utils.data.DataLoader if request.param == "torch" else hepfeed.DataLoader
+
+
+@pytest.fixture(
+    params=[pytest.param("emulated", marks=pytest.mark.emulated), pytest.param("cuda", marks=pytest.mark.gpu)]
+)
+def backend(request, monkeypatch):
+    """Where the functions of `hepfeed.device` run; see `backends`."""
+    import backends
+
+    found, trouble = backends.find(request.param)
+    if found is None:
+        pytest.skip(trouble)
+    with found.used(monkeypatch):
+        yield found
 
 
 @pytest.fixture(scope="session")

@@ -337,10 +337,9 @@ def test_statistics_are_those_of_the_values(tmp_path):
 # ---- interrupted
 
 
-@pytest.mark.parametrize("seed", [11, 12])
-def test_killed_at_any_moment_it_is_continued(tmp_path, large, undisturbed, seed):
-    moments = random.Random(seed)
-    kills = int(os.environ.get("HEPFEED_KILLS", "25"))
+def test_killed_at_any_moment_it_is_continued(tmp_path, large, undisturbed):
+    moments = random.Random(11)
+    kills = int(os.environ.get("HEPFEED_KILLS", "16"))
     partial = 0
     while kills:
         before = len(parts_of(tmp_path / "cache")) if (tmp_path / "cache").exists() else 0

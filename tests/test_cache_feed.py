@@ -168,12 +168,14 @@ MODULE = """
 KEY_OF = """
     import sys
     sys.path.insert(0, sys.argv[1])
-    import hepfeed as hf
     import user_steps
     from hepfeed.cache.key import make_key
+    from hepfeed.index import EventIndex
+    from hepfeed.pipeline import Pipeline
+    from hepfeed.spec import SampleSpec
 
-    dataset = hf.EventDataset([[sys.argv[2], ["energy"], "a"]], transform=user_steps.chosen)
-    print(make_key(dataset.index, dataset.pipeline).digest)
+    index = EventIndex(SampleSpec([[sys.argv[2], ["energy"], "a"]]))
+    print(make_key(index, Pipeline(user_steps.chosen)).digest)
 """
 
 

@@ -1,5 +1,6 @@
 """What comes from the cache is what comes from the sources: over every layout of files, and every kind of step."""
 
+import contextlib
 import logging
 import sys
 
@@ -300,33 +301,32 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("readers", [0, 1])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_what_can_not_be_cached_is_an_error_where_a_cache_was_asked_for(spec, tmp_path, readers, fault):
-    dataset = hf.EventDataset(
-        hf.SampleSpec(spec, weights={"classes": {"electron": 2.0}}), transform=FAULTS[fault], cache=tmp_path / "cache"
-    )
-    with (
-        hf.DataLoader(dataset, 16, num_workers=readers, seed=1) as loader,
-        pytest.raises(ProcessError, match=fault) as caught,
-    ):
-        list(loader)
-    assert "put 'cache' before" in str(caught.value) or fault == "leaves out 'event'"
-    assert parts_of(tmp_path / "cache") == []
+def test_what_can_not_be_cached_is_an_error_where_a_cache_was_asked_for(spec, tmp_path, readers):
+    weighted = hf.SampleSpec(spec, weights={"classes": {"electron": 2.0}})
+    with contextlib.closing(ReaderPool(readers)) as pool:
+        for fault, step in FAULTS.items():
+            dataset = hf.EventDataset(weighted, transform=step, cache=tmp_path / "cache")
+            with (
+                hf.DataLoader(dataset, 16, num_workers=readers, seed=1, pool=pool) as loader,
+                pytest.raises(ProcessError, match=fault) as caught,
+            ):
+                list(loader)
+            assert "put 'cache' before" in str(caught.value) or fault == "leaves out 'event'"
+            assert parts_of(tmp_path / "cache") == []
 
 
 @pytest.mark.parametrize("readers", [0, 1])
-@pytest.mark.parametrize("fault", FAULTS)
-def test_what_can_not_be_cached_is_fed_from_the_sources_otherwise(spec, caplog, readers, fault):
+def test_what_can_not_be_cached_is_fed_from_the_sources_otherwise(spec, caplog, readers):
     weighted = hf.SampleSpec(spec, weights={"classes": {"electron": 2.0}})
 
-    def batches(cache):
-        dataset = hf.EventDataset(weighted, transform=FAULTS[fault], cache=cache)
-        options = {"num_workers": readers, "persistent_workers": readers > 0, "seed": 1}
-        with hf.DataLoader(dataset, 16, **options) as loader:
+    def batches(step, pool, cache):
+        dataset = hf.EventDataset(weighted, transform=step, cache=cache)
+        with hf.DataLoader(dataset, 16, num_workers=readers, seed=1, pool=pool) as loader:
             return [all_bits(loader) for _ in range(2)]
 
-    expected = batches(None)
-    with caplog.at_level(logging.WARNING, "hepfeed"):
-        assert batches("auto") == expected
-    (warning,) = caplog.messages
-    assert fault in warning
+    with contextlib.closing(ReaderPool(readers)) as pool, caplog.at_level(logging.WARNING, "hepfeed"):
+        for fault, step in FAULTS.items():
+            caplog.clear()
+            assert batches(step, pool, "auto") == batches(step, pool, None)
+            (warning,) = caplog.messages
+            assert fault in warning

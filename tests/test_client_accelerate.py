@@ -150,28 +150,31 @@ TWO = """
 
     import hepfeed as hf
 
-    folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-    spec = json.loads((folder / "spec.json").read_text())
+    folder = Path(sys.argv[1])
     accelerator = accelerate.Accelerator(cpu=True, gradient_accumulation_steps=3)
-    loader = hf.DataLoader(hf.EventDataset(spec), 8, num_workers=1, seed=2, **options)
-    assert accelerator.prepare(loader) is loader
-    model = accelerator.prepare(torch.nn.Linear(1, 1))
-    optimizer = accelerator.prepare(torch.optim.SGD(model.parameters(), 1e-4))
-    epochs, stepped = [], []
-    for _ in range(2):
-        epochs.append([])
-        for number, batch in enumerate(loader):
-            with accelerator.accumulate(model):
-                accelerator.backward(model(batch["energy"][:, None].float()).mean())
-                if accelerator.sync_gradients:
-                    stepped.append(number)
-                optimizer.step()
-                optimizer.zero_grad()
-            epochs[-1] += accelerator.gather_for_metrics(batch["event"]).tolist()
-    weight = next(model.parameters()).item()
-    (folder / f"{accelerator.process_index}.json").write_text(json.dumps([epochs, stepped, weight]))
+
+    def train(spec, options):
+        loader = hf.DataLoader(hf.EventDataset(spec), 8, num_workers=1, seed=2, **options)
+        assert accelerator.prepare(loader) is loader
+        model = accelerator.prepare(torch.nn.Linear(1, 1))
+        optimizer = accelerator.prepare(torch.optim.SGD(model.parameters(), 1e-4))
+        epochs, stepped = [], []
+        for _ in range(2):
+            epochs.append([])
+            for number, batch in enumerate(loader):
+                with accelerator.accumulate(model):
+                    accelerator.backward(model(batch["energy"][:, None].float()).mean())
+                    if accelerator.sync_gradients:
+                        stepped.append(number)
+                    optimizer.step()
+                    optimizer.zero_grad()
+                epochs[-1] += accelerator.gather_for_metrics(batch["event"]).tolist()
+        loader.close()
+        return epochs, stepped, next(model.parameters()).item()
+
+    found = [train(*case) for case in json.loads((folder / "cases.json").read_text())]
+    (folder / f"{accelerator.process_index}.json").write_text(json.dumps(found))
     accelerator.end_training()
-    loader.close()
 """
 
 
@@ -181,32 +184,33 @@ def free_port():
         return listener.getsockname()[1]
 
 
-@pytest.mark.parametrize(
-    ("events", "layout", "options"),
-    [
-        (80, "one_event_chunks", {}),
-        (81, "one_event_chunks", {"shuffle": True}),
-        (81, "hundred_event_chunks", {"shuffle": "window"}),
-        (91, "all_filters", {"shuffle": True}),
-        (81, "hundred_event_chunks", {"uneven": "drop"}),
-    ],
-)
-def test_two_processes_gather_every_event_once(tmp_path, start_script, events, layout, options):
-    spec = write_classes(tmp_path / "data", {"electron": [31, 20], "pion": [events - 51]}, layout=layout)
-    (tmp_path / "spec.json").write_text(json.dumps(spec))
-    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "ACCELERATE_USE_CPU": "1"}
-    started = [
-        start_script(TWO, tmp_path, json.dumps(options), env={**world, "RANK": rank, "LOCAL_RANK": rank})
-        for rank in ("0", "1")
+CASES = [
+    (80, "one_event_chunks", {}),
+    (81, "one_event_chunks", {"shuffle": True}),
+    (81, "hundred_event_chunks", {"shuffle": "window"}),
+    (91, "all_filters", {"shuffle": True}),
+    (81, "hundred_event_chunks", {"uneven": "drop"}),
+]
+
+
+def test_two_processes_gather_every_event_once(tmp_path, start_script):
+    specs = [
+        write_classes(tmp_path / str(number), {"electron": [31, 20], "pion": [events - 51]}, layout=layout)
+        for number, (events, layout, _) in enumerate(CASES)
     ]
+    cases = [(spec, options) for spec, (_, _, options) in zip(specs, CASES, strict=True)]
+    (tmp_path / "cases.json").write_text(json.dumps(cases))
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "ACCELERATE_USE_CPU": "1"}
+    started = [start_script(TWO, tmp_path, env={**world, "RANK": rank, "LOCAL_RANK": rank}) for rank in ("0", "1")]
     for process in started:
         _, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
-    (first, steps, weight), other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
-    assert [first, steps, weight] == other
-    dropped = options.get("uneven") == "drop"
-    assert steps == ([2, 4] if events == 80 or dropped else [2, 5]) * 2  # five or six batches each
-    for gathered in first:
-        found = {tuple(event) for event in gathered}
-        assert len(gathered) == len(found) == events - dropped
-        assert found <= all_events(hf.EventDataset(spec))
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    for (events, _, options), spec, (epochs, steps, _) in zip(CASES, specs, first, strict=True):
+        dropped = options.get("uneven") == "drop"
+        assert steps == ([2, 4] if events == 80 or dropped else [2, 5]) * 2  # five or six batches each
+        for gathered in epochs:
+            found = {tuple(event) for event in gathered}
+            assert len(gathered) == len(found) == events - dropped
+            assert found <= all_events(hf.EventDataset(spec))

@@ -138,6 +138,15 @@ BATCHES = [
     [[], []],
     [((1, 2), [3.0]), ((4, 5), [6.0])],
 ]
+
+
+class Opaque:
+    """What nobody can collate, with the same name in every process."""
+
+    def __repr__(self):
+        return "Opaque()"
+
+
 TORCH_ONLY = [
     [1, 2.5],
     [True, 2],
@@ -152,7 +161,7 @@ TORCH_ONLY = [
     [np.array(["2017-01-01"], "M8[D]")],
     [np.arange(3, dtype=">i4")],
     [None, None],
-    [object()],
+    [Opaque()],
     [[1, 2], [1]],
     [torch.ones(2), torch.zeros(2)],
     [array.array("i", [1])],

@@ -111,5 +111,5 @@ def test_the_dune_example_runs(tmp_path):
     if not data:
         pytest.skip("HEPFEED_DATA is not set: the DUNE pixel maps are not at hand")
     script = ROOT / "examples" / "dune_cvn.py"
-    out = run(script, "--data", f"{data}/dune-cvn", "--epochs", "2", "--work", tmp_path / "h5", cwd=tmp_path)
+    out = run(script, "--data", f"{data}/dune-cvn", "--epochs", "1", "--work", tmp_path / "h5", cwd=tmp_path)
     assert "AUC" in out

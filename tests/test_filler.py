@@ -26,6 +26,7 @@ MIXING = ["full", "window", "mixed"]
 def make_index(tmp_path_factory):
     """Make the index of classes, each a tuple of (events, layout) a file, with rates or without."""
     folder = tmp_path_factory.mktemp("filler")
+    store = IndexStore(None)
 
     @functools.cache
     def path(number, file, events, layout):
@@ -36,7 +37,7 @@ def make_index(tmp_path_factory):
         for number, files in enumerate(classes):
             paths = [path(number, file, *content) for file, content in enumerate(files)]
             samples.append([paths, ["image"], f"class{number}", *([rates[number]] if rates else [])])
-        return EventIndex(SampleSpec(samples), store=IndexStore(None))
+        return EventIndex(SampleSpec(samples), store=store)
 
     return make
 

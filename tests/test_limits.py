@@ -12,10 +12,10 @@ import hepfeed as hf
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 
-def test_two_thousand_files_are_fed_with_256_descriptors(tmp_path, run_script):
+def test_six_hundred_files_are_fed_with_256_descriptors(tmp_path, run_script):
     content = write_file(tmp_path / "first.h5", 3).read_bytes()
     (tmp_path / "many").mkdir()
-    for number in range(2000):
+    for number in range(600):
         (tmp_path / "many" / f"{number}.h5").write_bytes(content)
     script = """
         import resource, sys
@@ -28,7 +28,7 @@ def test_two_thousand_files_are_fed_with_256_descriptors(tmp_path, run_script):
                 events = [tuple(event) for batch in loader for event in batch["event"].tolist()]
             print(len(events), len(set(events)), len(dataset.files))
     """
-    assert run_script(script, tmp_path).split() == ["6000", "6000", "2000"] * 2
+    assert run_script(script, tmp_path).split() == ["1800", "1800", "600"] * 2
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

@@ -1,5 +1,6 @@
 """The loader: every event exactly once and bit for bit, in the same order however many readers there are."""
 
+import contextlib
 import itertools
 import random
 from functools import partial
@@ -23,6 +24,7 @@ from events import (
 
 import hepfeed as hf
 from hepfeed.errors import FeedTimeoutError, KeyMissingError, ProcessError, SpecError
+from hepfeed.pool import ReaderPool
 
 # Torch says so of num_workers; this package's readers are few because the tests' machine is small, not by mistake.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -52,7 +54,9 @@ def assert_as_h5py_reads(dataset, batches):
 
 def combinations():
     """Every layout with every shuffle mode; the rest takes turns, of lengths without a common factor."""
-    turns = zip(*map(itertools.cycle, ([0, 2, 0, 0, 1, 0, 0, 5, 0, 0, 0], [16, 1, 64], [False, True])), strict=True)
+    turns = zip(
+        *map(itertools.cycle, ([0, 2, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0, 0], [16, 1, 64], [False, True])), strict=True
+    )
     return [(*pair, *turn) for pair, turn in zip(itertools.product(LAYOUTS, SHUFFLES), turns, strict=False)]
 
 
@@ -71,17 +75,18 @@ def test_every_event_comes_exactly_once_as_h5py_reads_it(tmp_path, layout, shuff
     loader.close()
 
 
-@pytest.mark.parametrize("shuffle", SHUFFLES)
+@pytest.mark.parametrize("num_workers", [1, 2, 5])
 @pytest.mark.parametrize("layout", ["contiguous", "edge_chunks", "blosc"])
-def test_order_and_bits_are_the_same_for_every_number_of_workers(tmp_path, layout, shuffle):
+def test_order_and_bits_are_the_same_for_every_number_of_workers(tmp_path, layout, num_workers):
     dataset = hf.EventDataset(write_classes(tmp_path, CLASSES, layout=layout))
 
-    def epochs(num_workers):
-        with hf.DataLoader(dataset, 16, shuffle, num_workers=num_workers, seed=5, window_events=40) as loader:
+    def epochs(shuffle, **options):
+        with hf.DataLoader(dataset, 16, shuffle, seed=5, window_events=40, **options) as loader:
             return bits(list(loader)) + bits(list(loader))
 
-    here = epochs(0)
-    assert all(epochs(num_workers) == here for num_workers in ((1, 3) if shuffle is True else (2,)))
+    with contextlib.closing(ReaderPool(num_workers)) as pool:
+        for shuffle in SHUFFLES:
+            assert epochs(shuffle, num_workers=num_workers, pool=pool) == epochs(shuffle), shuffle
 
 
 def test_labels_belong_to_the_events(dataset):

@@ -376,80 +376,99 @@ WORKER = """
     import hepfeed as hf
     from torch.utils.data.distributed import DistributedSampler
 
-    rank, world_size, port, what, samples = sys.argv[1:]
+    class Mine(DistributedSampler):
+        pass
+
+    def deliver(what, samples):
+        dataset = hf.EventDataset(samples, cache=sys.path[0] + "/cache" if what == "cache" else None)
+        options = {"shuffle": True}
+        if what == "sampler":
+            options = {"sampler": DistributedSampler(dataset, seed=5)}
+        elif what == "other sampler":
+            options = {"sampler": Mine(dataset, seed=5)}
+        found, orders = [], []
+        with hf.DataLoader(dataset, 8, num_workers=1, persistent_workers=True, **options) as loader:
+            for epoch in (0, 0, 1, 2):
+                if "sampler" in what:
+                    options["sampler"].set_epoch(epoch)
+                else:
+                    loader.set_epoch(epoch)
+                length = len(loader)
+                iterator = iter(loader)
+                orders.append("" if what == "other sampler" else loader.filler.order)
+                batches = [batch["event"].tolist() for batch in iterator]
+                assert what == "cache" or len(batches) == length, (len(batches), length)
+                everyone = [None] * world_size
+                dist.all_gather_object(everyone, batches)
+                found.append(everyone)
+            iterator = iter(loader)
+            next(iterator)
+            state = loader.state_dict()
+            states = [None] * world_size
+            dist.all_gather_object(states, state)
+            if what != "other sampler":
+                assert states.count(states[0]) == world_size, states
+            dist.barrier()
+            dist.destroy_process_group()
+            error = ""
+            if what == "own":
+                try:
+                    next(iterator)
+                except hf.errors.SpecError as raised:
+                    error = str(raised)
+        return found, state if what == "own" else orders, error
+
+    rank, world_size, port, samples, *kinds = sys.argv[1:]
     rank, world_size, samples = int(rank), int(world_size), json.loads(samples)
     store = dist.TCPStore("127.0.0.1", int(port), world_size, rank == 0)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
-    dataset = hf.EventDataset(samples, cache=sys.path[0] + "/cache" if what == "cache" else None)
-    options = {"shuffle": True}
-    if what == "sampler":
-        options = {"sampler": DistributedSampler(dataset, seed=5)}
-    elif what == "other sampler":
-        class Mine(DistributedSampler):
-            pass
-        options = {"sampler": Mine(dataset, seed=5)}
-    found, orders = [], []
-    with hf.DataLoader(dataset, 8, num_workers=1, persistent_workers=True, **options) as loader:
-        for epoch in (0, 0, 1, 2):
-            if "sampler" in what:
-                options["sampler"].set_epoch(epoch)
-            else:
-                loader.set_epoch(epoch)
-            length = len(loader)
-            iterator = iter(loader)
-            orders.append("" if what == "other sampler" else loader.filler.order)
-            batches = [batch["event"].tolist() for batch in iterator]
-            assert what == "cache" or len(batches) == length, (len(batches), length)
-            everyone = [None] * world_size
-            dist.all_gather_object(everyone, batches)
-            found.append(everyone)
-        iterator = iter(loader)
-        next(iterator)
-        state = loader.state_dict()
-        states = [None] * world_size
-        dist.all_gather_object(states, state)
-        if what != "other sampler":
-            assert states.count(states[0]) == world_size, states
-        dist.barrier()
-        dist.destroy_process_group()
-        error = ""
-        if what == "own":
-            try:
-                next(iterator)
-            except hf.errors.SpecError as raised:
-                error = str(raised)
-    print(json.dumps([found, state if what == "own" else orders, error]))
+    answers = {}
+    for what in kinds:
+        group = dist.PrefixStore(what, store)
+        dist.init_process_group("gloo", store=group, rank=rank, world_size=world_size)
+        answers[what] = deliver(what, samples)
+    print(json.dumps(answers))
 """
 
 
-@pytest.fixture
-def train_together(tmp_path):
-    """Run processes of one group; return what each delivered in each epoch, the state and the error."""
-    started = []
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    """Files of uneven classes: the list of a specification."""
+    return write_classes(tmp_path_factory.mktemp("uneven"), UNEVEN, layout="all_filters")
 
-    def train(what, world_size, samples):
-        path = tmp_path / "worker.py"
-        path.write_text(textwrap.dedent(WORKER))
-        port = free_port()
+
+def train_together(folder, world_size, samples, *kinds):
+    """Run processes of one group; return for each kind what each delivered in each epoch, the state and the error."""
+    path = folder / "worker.py"
+    path.write_text(textwrap.dedent(WORKER))
+    environment = {**os.environ, "PYTHONPATH": HOME}
+    started, port = [], free_port()
+    try:
         for rank in range(world_size):
-            arguments = map(str, (rank, world_size, port, what, json.dumps(samples)))
+            arguments = map(str, (rank, world_size, port, json.dumps(samples), *kinds))
             command = [sys.executable, "-W", "ignore", str(path), *arguments]
-            environment = {**os.environ, "PYTHONPATH": HOME}
             started.append(
                 subprocess.Popen(
                     command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="/"
                 )
             )
         outputs = [process.communicate(timeout=150) for process in started]
-        assert [process.returncode for process in started] == [0] * world_size, outputs
-        answers = [json.loads(out.splitlines()[-1]) for out, _ in outputs]
-        assert all(answer[0] == answers[0][0] for answer in answers)
-        return answers[0]
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+    assert [process.returncode for process in started] == [0] * world_size, outputs
+    answers = [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+    assert all(answer[kind][0] == answers[0][kind][0] for answer in answers for kind in kinds)
+    return answers[0]
 
-    yield train
-    for process in started:
-        process.kill()
-        process.communicate()
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory, uneven):
+    """What two processes deliver, by what they go through."""
+    folder = tmp_path_factory.mktemp("two")
+    with hf.DataLoader(hf.EventDataset(uneven, cache=str(folder / "cache")), 8) as loader:
+        list(loader)
+    return train_together(folder, 2, uneven, "own", "sampler", "other sampler", "cache")
 
 
 def free_port():
@@ -469,26 +488,30 @@ def check_epochs(dataset, epochs, repeated):
     assert epochs[1] != epochs[2] != epochs[3] != epochs[1]
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_processes_of_a_group_share_the_events(tmp_path, dataset, train_together, world_size):
-    samples = write_classes(tmp_path, UNEVEN, layout="all_filters")
-    epochs, state, error = train_together("own", world_size, samples)
+def check_own(dataset, world_size, answer):
+    epochs, state, error = answer
     check_epochs(dataset, epochs, 0)
     assert (state["partitions"], state["batch"], state["epoch"]) == (world_size, world_size, 3)
     assert f"the epoch began as rank 0 of {world_size}, but this is now rank 0 of 1" in error
 
 
-def test_a_distributed_sampler_divides_the_events_by_chunks(tmp_path, dataset, train_together):
-    samples = write_classes(tmp_path, UNEVEN, layout="all_filters")
-    epochs, _, _ = train_together("sampler", 2, samples)
+def test_two_processes_of_a_group_share_the_events(dataset, of_two):
+    check_own(dataset, 2, of_two["own"])
+
+
+def test_three_processes_of_a_group_share_the_events(tmp_path, dataset, uneven):
+    check_own(dataset, 3, train_together(tmp_path, 3, uneven, "own")["own"])
+
+
+def test_a_distributed_sampler_divides_the_events_by_chunks(dataset, of_two):
+    epochs, _, _ = of_two["sampler"]
     check_epochs(dataset, epochs, 0)
     owners = [{(file, row // 16) for batch in batches for file, row in batch} for batches in epochs[0]]
     assert len(owners[0] & owners[1]) <= 2  # those of the last step
 
 
-def test_another_sampler_is_followed_index_by_index(tmp_path, dataset, train_together):
-    samples = write_classes(tmp_path, UNEVEN, layout="all_filters")
-    epochs, _, _ = train_together("other sampler", 2, samples)
+def test_another_sampler_is_followed_index_by_index(dataset, of_two):
+    epochs, _, _ = of_two["other sampler"]
     check_epochs(dataset, epochs, 0)
     sampler = torch.utils.data.distributed.DistributedSampler(dataset, 2, 0, seed=5)
     index = dataset.index
@@ -496,10 +519,7 @@ def test_another_sampler_is_followed_index_by_index(tmp_path, dataset, train_tog
     assert [event for batch in epochs[0][0] for event in batch] == expected
 
 
-def test_epochs_from_the_cache_are_divided_in_one_order(tmp_path, dataset, train_together):
-    samples = write_classes(tmp_path, UNEVEN, layout="all_filters")
-    with hf.DataLoader(hf.EventDataset(samples, cache=str(tmp_path / "cache")), 8) as loader:
-        list(loader)
-    epochs, orders, _ = train_together("cache", 2, samples)
+def test_epochs_from_the_cache_are_divided_in_one_order(dataset, of_two):
+    epochs, orders, _ = of_two["cache"]
     check_epochs(dataset, epochs, 0)
     assert orders == ["window", "window", "full", "full"]

@@ -13,7 +13,7 @@ from hepfeed.errors import FeedTimeoutError
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
-    pytest.mark.timeout(60),
+    pytest.mark.timeout(120),
 ]
 
 
