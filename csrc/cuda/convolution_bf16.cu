@@ -1,0 +1,11 @@
+#include "cuda/launch_convolution.h"
+
+namespace hepfeed::device {
+
+template <>
+void convolve(const Convolution<BFloat16>& work, Variant variant, Stream stream) {
+  if (variant == Variant::kRows) return launch_rows(work, stream);
+  launch_tensor_tiles(work, variant, stream);
+}
+
+}  // namespace hepfeed::device
