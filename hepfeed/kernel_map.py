@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from hepfeed.errors import SpecError
 from hepfeed.sites import check_grid, check_indices, check_order, check_places, sort_sites
 from hepfeed.tensors import KernelMap
 
-__all__ = ["build_kernel_map", "check_convolution", "output_shape", "per_axis"]
+__all__ = ["MapGeometry", "build_kernel_map", "check_convolution", "check_map", "output_shape", "per_axis"]
 
 _MOST_CELLS, _MOST_AXIS_TAPS, _MOST_TAPS = 2**31 - 1, 2**10, 2**16
 
@@ -85,6 +86,78 @@ def build_kernel_map(
         ProcessError: A site is outside of the shape, or there twice.
         ValueError: The order is not that of the indices.
     """
+    of = check_map(spatial_shape, batch_size, kernel_size, stride, padding, dilation, submanifold, transposed)
+    sites = check_indices(indices, len(of.shape))
+    rows = sort_sites(sites, of.shape, of.events, threads) if order is None else check_order(order, len(sites))
+    in_maps, out_maps, offsets, back_in, back_out, outputs = _sites.kernel_map(
+        sites,
+        rows,
+        of.events,
+        of.shape,
+        of.out_shape,
+        of.kernel_size,
+        of.stride,
+        of.padding,
+        of.dilation,
+        submanifold,
+        transposed,
+        threads,
+    )
+    return KernelMap(
+        in_maps=in_maps,
+        out_maps=out_maps,
+        offsets=offsets,
+        back_in=back_in,
+        back_out=back_out,
+        indices=outputs,
+        kernel_size=of.kernel_size,
+        stride=of.stride,
+        padding=of.padding,
+        dilation=of.dilation,
+        submanifold=submanifold,
+        transposed=transposed,
+        spatial_shape=of.out_shape,
+    )
+
+
+@dataclass(frozen=True)
+class MapGeometry:
+    """What a kernel map is built for, beside the sites; a number for each axis.
+
+    Attributes:
+        events: Number of images.
+        shape: Of the inputs.
+        out_shape: Of the outputs.
+        kernel_size: Taps.
+        stride: As of :func:`build_kernel_map`, and so are padding and dilation.
+        padding: That of a submanifold convolution is the one that centres it.
+        dilation: Of the taps.
+    """
+
+    events: int
+    shape: tuple[int, ...]
+    out_shape: tuple[int, ...]
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+
+
+def check_map(
+    spatial_shape: Sequence[int],
+    batch_size: int,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int],
+    padding: int | Sequence[int],
+    dilation: int | Sequence[int],
+    submanifold: bool,
+    transposed: bool,
+) -> MapGeometry:
+    """Check what a kernel map is asked for; arguments as of :func:`build_kernel_map`.
+
+    Raises:
+        SpecError: The options do not fit each other or the shape, or the batch has too many places to be numbered.
+    """
     shape, events = check_grid(spatial_shape, batch_size)
     kernel, strides, paddings, dilations = check_convolution(
         len(shape), kernel_size, stride, padding, dilation, submanifold, transposed
@@ -94,26 +167,7 @@ def build_kernel_map(
         check_places([n + p for n, p in zip(shape, paddings)], events)
     else:
         check_places([2 ** (max(n, m) - 1).bit_length() for n, m in zip(shape, out_shape)], events)
-    sites = check_indices(indices, len(shape))
-    rows = sort_sites(sites, shape, events, threads) if order is None else check_order(order, len(sites))
-    in_maps, out_maps, offsets, back_in, back_out, outputs = _sites.kernel_map(
-        sites, rows, events, shape, out_shape, kernel, strides, paddings, dilations, submanifold, transposed, threads
-    )
-    return KernelMap(
-        in_maps=in_maps,
-        out_maps=out_maps,
-        offsets=offsets,
-        back_in=back_in,
-        back_out=back_out,
-        indices=outputs,
-        kernel_size=kernel,
-        stride=strides,
-        padding=paddings,
-        dilation=dilations,
-        submanifold=submanifold,
-        transposed=transposed,
-        spatial_shape=out_shape,
-    )
+    return MapGeometry(events, shape, out_shape, kernel, strides, paddings, dilations)
 
 
 def output_shape(

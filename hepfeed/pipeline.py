@@ -18,7 +18,7 @@ from hepfeed.transforms import STEPS, step_class
 from hepfeed.transforms.pointwise import fuse
 from hepfeed.transforms.step import Batch, Step
 
-__all__ = ["CACHE", "Function", "Pipeline", "Transform"]
+__all__ = ["CACHE", "Function", "Pipeline", "Transform", "numbered"]
 
 CACHE = "cache"
 """Stands in a pipeline between what is cached and what is not."""
@@ -33,6 +33,7 @@ class Pipeline:
 
     Args:
         transforms: See :data:`Transform`; or one of them.
+        first: Number of the first step, by which its random numbers go, where others come before.
 
     Attributes:
         steps: Without the cache point.
@@ -43,7 +44,7 @@ class Pipeline:
         SpecError: Something is no step, an option of one is wrong, or a random step comes before the cache point.
     """
 
-    def __init__(self, transforms: Sequence[Transform] | Transform | None = None) -> None:
+    def __init__(self, transforms: Sequence[Transform] | Transform | None = None, first: int = 0) -> None:
         self.steps: list[Step | Function] = []
         marks: list[int] = []
         for transform in _several(transforms):
@@ -63,8 +64,8 @@ class Pipeline:
                 f"{type(step).__name__} {does}, and comes before the cache point, so that its result would be the same"
                 " in every epoch: put 'cache' before it"
             )
-        self._before = _numbered(self.steps[: self.cached], 0)
-        self._after = _numbered(self.steps[self.cached :], self.cached)
+        self._before = numbered(self.steps[: self.cached], first)
+        self._after = numbered(self.steps[self.cached :], first + self.cached)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -84,6 +85,11 @@ class Pipeline:
         kept = [step for step in after if not (isinstance(step, Step) and step.random)]
         mark = [CACHE] if self._marked or len(kept) < len(after) else []
         return Pipeline([*before, *mark, *kept])
+
+    @property
+    def marks_cache(self) -> bool:
+        """Whether ``"cache"`` stands among the transforms."""
+        return self._marked
 
     @property
     def functions_before(self) -> list[str]:
@@ -236,8 +242,13 @@ def _named(function: Step | Function) -> str:
     return getattr(function, "__qualname__", type(function).__qualname__)
 
 
-def _numbered(steps: list[Step | Function], first: int) -> list[tuple[int, Step | Function]]:
-    """Merge neighbours that one pass over memory can do; each with its first place, which its random numbers go by."""
+def numbered(steps: Sequence[Step | Function], first: int) -> list[tuple[int, Step | Function]]:
+    """Merge neighbours that one pass over memory can do; each with its first place, which its random numbers go by.
+
+    Args:
+        steps: In order.
+        first: Place of the first one.
+    """
     program: list[tuple[int, Step | Function]] = []
     for place, step in enumerate(steps, first):
         merged = fuse([program[-1][1], step]) if program else [step]

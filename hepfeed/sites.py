@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,19 @@ from numpy.typing import NDArray
 from hepfeed import _sites
 from hepfeed.errors import ProcessError, SpecError
 
-__all__ = ["check_grid", "check_indices", "find_sites", "merge_sites", "sort_sites", "unique_sites"]
+__all__ = [
+    "FARTHEST",
+    "cells_of_points",
+    "check_grid",
+    "check_indices",
+    "find_sites",
+    "merge_sites",
+    "sort_sites",
+    "unique_sites",
+]
+
+FARTHEST = 2**30
+"""Coordinates of points' cells are held within this: beyond any grid, and with a neighbour that int32 holds."""
 
 Ints = NDArray[np.int32]
 
@@ -178,6 +191,30 @@ def find_sites(
     shape, events = check_grid(spatial_shape, batch_size)
     sites, wanted = check_indices(indices, len(shape)), check_indices(queries, len(shape), "queries")
     return _sites.find_sites(sites, check_order(order, len(sites)), wanted, shape, events, threads)
+
+
+def cells_of_points(points: NDArray[Any], events: NDArray[Any]) -> Ints:
+    """Return the cell of each point, which may be outside of any grid.
+
+    Args:
+        points: ``(T, D)`` coordinates in units of cells.
+        events: ``(T,)`` integers.
+
+    Returns:
+        ``(T, 1 + D) int32``: the event, and coordinates rounded down; those beyond 2^30 are 2^30.
+
+    Raises:
+        ProcessError: A coordinate is not finite.
+    """
+    coords = np.asarray(points, np.float64)
+    finite = np.isfinite(coords).all(axis=1)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise ProcessError(f"coordinates of points must be finite, and point {row} is at {coords[row].tolist()}")
+    cells = np.empty((coords.shape[0], 1 + coords.shape[1]), np.int32)
+    cells[:, 0] = np.clip(events, -1, 2**31 - 1)
+    cells[:, 1:] = np.clip(np.floor(coords), -FARTHEST, FARTHEST)
+    return cells
 
 
 def check_order(order: Ints, rows: int) -> Ints:

@@ -1,7 +1,10 @@
-"""Sparse convolution on the CPU: tensors that are active on few sites, and the modules to train with them.
+"""Sparse convolution: tensors that are active on few sites, and the modules to train with them.
 
 Names and meaning are spconv's; weights are laid out as there, ``[C_out, *kernel, C_in / groups]``.  Outputs and
 gradients of convolutions are the same bits for any number of threads (``torch.set_num_threads``).
+
+On a CUDA device, where ``tensor.cuda()`` and ``net.cuda()`` bring them, the same layers take CUDA kernels, and float16
+too.
 
 Example::
 

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
+from hepfeed.device import native
 from hepfeed.errors import SpecError
 
-__all__ = ["array", "check_device", "check_dtypes", "check_features", "kind_of", "wide"]
+__all__ = ["array", "check_cuda", "check_device", "check_dtypes", "check_features", "kind_of", "wide"]
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
@@ -22,27 +23,48 @@ def array(tensor: torch.Tensor) -> NDArray[Any]:
 
 
 def check_device(**tensors: torch.Tensor) -> None:
-    """Check that tensors, by their names, are where the kernels can take them.
+    """Check that tensors, by their names, are where there are kernels, all on one device.
 
     Raises:
-        SpecError: One is not on the CPU.
+        SpecError: One is neither on the CPU nor on a CUDA device that can be used, or they are on different devices.
     """
+    first = next(iter(tensors))
+    device = tensors[first].device
     for name, tensor in tensors.items():
-        if tensor.device.type != "cpu":
+        if tensor.device.type == "cuda":
+            check_cuda(name, tensor.device)
+        elif tensor.device.type != "cpu":
             raise SpecError(
-                f"{name} must be on the CPU, not on {tensor.device}: hepfeed is built without kernels for that device"
+                f"{name} must be on the CPU, not on {tensor.device}: hepfeed has kernels for CPUs and CUDA devices only"
             )
+        if tensor.device != device:
+            raise SpecError(f"{name} must be on {device}, as {first} is, not on {tensor.device}: move it with .to()")
+
+
+def check_cuda(name: str, device: torch.device) -> None:
+    """Check that a CUDA device can be used.
+
+    Args:
+        name: Of what is on it, or is to go there.
+        device: Which.
+
+    Raises:
+        SpecError: It can't; the message says why, and what to do.
+    """
+    if not torch.compiler.is_compiling() and not native.available():  # in a compiled graph the operators say so
+        raise SpecError(f"{name} must be on the CPU, not on {device}: {native.why_not()}")
 
 
 def check_dtypes(**tensors: torch.Tensor | None) -> None:
-    """Check that tensors, by their names, are of one dtype that the kernels have.
+    """Check that tensors, by their names, are of one dtype that the kernels have: float16 on CUDA devices only.
 
     Raises:
         SpecError: They are not.
     """
-    dtypes = {name: tensor.dtype for name, tensor in tensors.items() if tensor is not None}
+    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    dtypes = {name: tensor.dtype for name, tensor in given.items()}
     (first, dtype), *others = dtypes.items()
-    if dtype not in _DTYPES:
+    if dtype not in _DTYPES and not (dtype == torch.float16 and given[first].device.type == "cuda"):
         hint = "; on the CPU use bfloat16" if dtype == torch.float16 else ""
         raise SpecError(f"{first} must be float32, float64 or bfloat16, not {dtype}{hint}")
     for name, other in others:

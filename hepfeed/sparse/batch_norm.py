@@ -1,8 +1,8 @@
 """Operators of batch normalisation (Ioffe and Szegedy, arXiv:1502.03167) of rows, with ReLU in the same pass.
 
 ``out = (x - mean) * inverse * weight + bias`` for each channel, or the ReLU of that.  Statistics and gradients are
-summed in fixed blocks of rows, so they are the same bits for any number of threads.  Features are ``(N, C)`` float32,
-float64 or bfloat16, and all else is float32 for bfloat16.
+summed in fixed blocks of rows, so they are the same bits for any number of threads, and each time on a CUDA device.
+Features are ``(N, C)`` float32, float64 or bfloat16, on a CUDA device float16 too; all else is float32 for 16 bits.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from hepfeed import _rows
+from hepfeed.device import batch_norm as device
 from hepfeed.errors import SpecError
 from hepfeed.sparse.arrays import array, check_dtypes, wide
 
@@ -186,6 +187,8 @@ def _grad_backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
     return of_grad, of_features, None if weight is None else of_factor, *[None] * 6
 
 
+batch_norm.register_kernel("cuda", device.batch_norm)
+batch_norm_grad.register_kernel("cuda", device.batch_norm_grad)
 batch_norm.register_autograd(_backward, setup_context=_setup)
 batch_norm_grad.register_autograd(_grad_backward, setup_context=_grad_setup)
 

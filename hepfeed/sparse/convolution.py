@@ -17,6 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from hepfeed import _convolution
+from hepfeed.device import column_sum as device_column_sum
+from hepfeed.device import convolution as device
+from hepfeed.device import weight_gradient
 from hepfeed.errors import SpecError
 from hepfeed.sparse.arrays import array, check_dtypes
 
@@ -40,7 +43,7 @@ def sparse_conv(
     """Convolve features.
 
     Args:
-        features: ``(N, C_in)`` float32, float64 or bfloat16 (summed in float32).
+        features: ``(N, C_in)`` float32, float64, bfloat16, or on a CUDA device float16 (16 bits are summed in float32).
         weight: ``(C_out, taps, C_in / groups)`` of the same dtype.
         bias: ``(C_out,)`` of the same dtype, or None.
         in_maps: ``(P,) int32``; see :class:`hepfeed.tensors.KernelMap` for this and the next four.
@@ -73,6 +76,9 @@ def sparse_conv(
         torch.get_num_threads(),
     )
     return out
+
+
+sparse_conv.register_kernel("cuda")(device.sparse_conv)
 
 
 @sparse_conv.register_fake
@@ -117,6 +123,9 @@ def sparse_conv_input_grad(
     return out
 
 
+sparse_conv_input_grad.register_kernel("cuda")(device.sparse_conv_input_grad)
+
+
 @sparse_conv_input_grad.register_fake
 def _(grad: torch.Tensor, weight: torch.Tensor, *rest: Any) -> torch.Tensor:
     in_rows, groups = rest[5], rest[6]
@@ -157,6 +166,9 @@ def sparse_conv_weight_grad(
     return out
 
 
+sparse_conv_weight_grad.register_kernel("cuda")(weight_gradient.sparse_conv_weight_grad)
+
+
 @sparse_conv_weight_grad.register_fake
 def _(
     features: torch.Tensor, grad: torch.Tensor, in_maps: torch.Tensor, out_maps: torch.Tensor, *rest: Any
@@ -175,6 +187,9 @@ def column_sum(values: torch.Tensor) -> torch.Tensor:
     out = values.new_empty((values.shape[1],))
     _convolution.column_sum(array(values), array(out), torch.get_num_threads())
     return out
+
+
+column_sum.register_kernel("cuda")(device_column_sum.column_sum)
 
 
 @column_sum.register_fake

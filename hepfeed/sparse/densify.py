@@ -1,6 +1,8 @@
 """Operators between features on sites and dense images, each the gradient of the other.
 
 Both copy: values are not summed, since no two rows are on one site, so results do not depend on the number of threads.
+On a CUDA device sites are not checked again, and one outside of the images is left out: see
+:mod:`hepfeed.device.densify`.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+
+from hepfeed.device import densify as device
 
 __all__ = ["active_sites", "densify", "take_sites"]
 
@@ -80,6 +84,9 @@ def _densify_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     return take_sites(grad, indices, ctx.channels_first), None, None, None, None
 
 
+densify.register_kernel("cuda", device.densify)
+take_sites.register_kernel("cuda", device.take_sites)
+active_sites.register_kernel("cuda", device.active_sites)
 densify.register_autograd(_densify_backward, setup_context=_keep_sites)
 
 

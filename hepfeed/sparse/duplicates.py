@@ -25,7 +25,7 @@ def merge_duplicates(
     """Merge rows on one site, in their order; gradients go back to the rows.
 
     Args:
-        features: ``(N, C)`` float32, float64 or bfloat16.
+        features: ``(N, C)`` float32, float64 or bfloat16; float16 on a CUDA device.
         indices: ``(N, 1 + D) int32``.
         shape: Of the images, ``D`` numbers.
         events: In the batch.
@@ -40,7 +40,7 @@ def merge_duplicates(
     """
     distinct, row_of = maps.unique_sites(indices, shape, events)
     rows = indices.shape[0]
-    own = torch.arange(rows, dtype=torch.int32)
+    own = torch.arange(rows, dtype=torch.int32, device=indices.device)
     lists = RowLists.of_pairs(row_of, own, distinct.shape[0], rows)
     if how == "max":
         return row_max(features, lists)[0], distinct

@@ -24,7 +24,8 @@ def convolve(
 ) -> torch.Tensor:
     """Convolve features along a link.
 
-    Under ``torch.autocast("cpu")`` features, weight and bias are cast, float64 excepted, as torch's convolutions do.
+    Under ``torch.autocast`` for the device features, weight and bias are cast, float64 excepted, as by torch's
+    convolutions.
 
     Args:
         features: ``(N, C_in)`` on the source of the link; on its target where ``inverse``.
@@ -41,18 +42,19 @@ def convolve(
         SpecError: Dtypes, devices, rows or numbers of channels do not fit.
         ValueError: The weight or the bias has another shape, or the link has pairs of other sites.
     """
-    check_device(features=features, weight=weight, **({} if bias is None else {"bias": bias}))
+    pairs = link.kernel_map
+    check_device(features=features, weight=weight, **({} if bias is None else {"bias": bias}), in_maps=pairs.in_maps)
     source, target = (link.target, link.source) if inverse else (link.source, link.target)
     check_features("features", features, source.num_sites)
     if weight.ndim < 3:
         raise SpecError(f"weight must be (C_out, *kernel_size, C_in / groups), not {tuple(weight.shape)}")
     if features.shape[1] != weight.shape[-1] * groups:
         raise SpecError(f"features must have {weight.shape[-1] * groups} channels, not {features.shape[1]}")
-    if torch.is_autocast_enabled("cpu"):
-        dtype = torch.get_autocast_dtype("cpu")
+    kind = features.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
         features, weight = _cast(features, dtype), _cast(weight, dtype)
         bias = None if bias is None else _cast(bias, dtype)
-    pairs = link.kernel_map
     trains = torch.is_grad_enabled() and not torch.compiler.is_compiling()
     operator: Callable[..., torch.Tensor] = convolution.EagerConv.apply if trains else convolution.sparse_conv
     made = operator(

@@ -103,7 +103,8 @@ def prune(x: SparseTensor, mask: torch.Tensor) -> SparseTensor:
         raise SpecError(f"mask must have an item for each of {x.num_sites} sites, not {mask.shape[0]}")
     check_device(features=x.features, mask=mask)
     rows = lookup.rows_of_mask(mask)
-    lists = RowLists.of_pairs(torch.arange(rows.shape[0], dtype=torch.int32), rows, rows.shape[0], x.num_sites)
+    own = torch.arange(rows.shape[0], dtype=torch.int32, device=rows.device)
+    lists = RowLists.of_pairs(own, rows, rows.shape[0], x.num_sites)
     sites = Sites(x.indices.index_select(0, rows), x.spatial_shape, x.batch_size)
     return SparseTensor._on(row_sum(x.features, lists), sites, {})
 
@@ -118,6 +119,8 @@ def _links(tensors: tuple[SparseTensor, ...]) -> dict[str, Link]:
         if not isinstance(tensor, SparseTensor):
             raise SpecError(f"sparse tensors were expected, not a {type(tensor).__name__}")
         check_device(features=tensor.features)
+        if tensor.device != first.device:
+            raise SpecError(f"tensors on {first.device}, as the first, were expected, not on {tensor.device}")
         if (tensor.spatial_shape, tensor.batch_size) != (first.spatial_shape, first.batch_size):
             raise SpecError(
                 f"tensors of {first.batch_size} images of {first.spatial_shape}, as the first, were expected, not of"
@@ -137,4 +140,5 @@ def _united(tensors: tuple[SparseTensor, ...]) -> tuple[Sites, torch.Tensor]:
 def _to_rows(row_of: torch.Tensor, sites: Sites) -> RowLists:
     """Lists that bring each row to its place on the sites."""
     rows = row_of.shape[0]
-    return RowLists.of_pairs(row_of, torch.arange(rows, dtype=torch.int32), sites.num_sites, rows)
+    own = torch.arange(rows, dtype=torch.int32, device=row_of.device)
+    return RowLists.of_pairs(row_of, own, sites.num_sites, rows)

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from hepfeed.errors import ProcessError
+from hepfeed.device import lookup as device
+from hepfeed.sites import cells_of_points as _cells
 from hepfeed.sites import find_sites as _find
 from hepfeed.sparse.arrays import array
 
 __all__ = ["cells_of_points", "find_sites", "rows_of_mask"]
-
-_FARTHEST = 2.0**30  # cell: beyond any grid, and with a neighbour that int32 holds
 
 
 @torch.library.custom_op("hepfeed::cells_of_points", mutates_args=(), device_types="cpu")
@@ -30,15 +29,10 @@ def cells_of_points(points: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
     Raises:
         ProcessError: A coordinate is not finite.
     """
-    coords = points.detach().double().numpy()
-    finite = np.isfinite(coords).all(axis=1)
-    if not finite.all():
-        row = int(np.argmin(finite))
-        raise ProcessError(f"coordinates of points must be finite, and point {row} is at {coords[row].tolist()}")
-    cells = np.empty((coords.shape[0], 1 + coords.shape[1]), np.int32)
-    cells[:, 0] = np.clip(events.numpy(), -1, 2**31 - 1)
-    cells[:, 1:] = np.clip(np.floor(coords), -_FARTHEST, _FARTHEST)
-    return torch.from_numpy(cells)
+    return torch.from_numpy(_cells(points.detach().double().numpy(), events.numpy()))
+
+
+cells_of_points.register_kernel("cuda")(device.cells_of_points)
 
 
 @cells_of_points.register_fake
@@ -66,6 +60,9 @@ def find_sites(
     return torch.from_numpy(found)
 
 
+find_sites.register_kernel("cuda")(device.find_sites)
+
+
 @find_sites.register_fake
 def _(
     indices: torch.Tensor, order: torch.Tensor, queries: torch.Tensor, shape: Sequence[int], batch: int
@@ -77,6 +74,9 @@ def _(
 def rows_of_mask(mask: torch.Tensor) -> torch.Tensor:
     """Return ``(K,) int32``: the rows for which ``mask (N,) bool`` is True."""
     return torch.from_numpy(np.flatnonzero(mask.numpy()).astype(np.int32))
+
+
+rows_of_mask.register_kernel("cuda")(device.rows_of_mask)
 
 
 @rows_of_mask.register_fake

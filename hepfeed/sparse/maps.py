@@ -1,7 +1,8 @@
 """Operators that look at sites: their order, and the kernel maps of convolutions over them.
 
-They wrap :mod:`hepfeed.sites` and :mod:`hepfeed.kernel_map` for torch, so that compiled graphs may hold them.  Outputs
-whose length depends on the sites have unbacked sizes there.
+They wrap :mod:`hepfeed.sites` and :mod:`hepfeed.kernel_map` for torch, so that compiled graphs may hold them; tensors
+on CUDA devices stay there, and :mod:`hepfeed.device` gives the same numbers.  Outputs whose length depends on the sites
+have unbacked sizes in graphs.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from hepfeed.device import kernel_map as device_map
+from hepfeed.device import sites as device_sites
 from hepfeed.kernel_map import build_kernel_map
 from hepfeed.sites import sort_sites as _sort
 from hepfeed.sites import unique_sites as _unique
@@ -39,6 +42,9 @@ def sort_sites(indices: torch.Tensor, shape: Sequence[int], batch: int) -> torch
     return torch.from_numpy(_sort(array(indices), shape, batch, threads=torch.get_num_threads()))
 
 
+sort_sites.register_kernel("cuda")(device_sites.sort_sites)
+
+
 @sort_sites.register_fake
 def _(indices: torch.Tensor, shape: Sequence[int], batch: int) -> torch.Tensor:
     return indices.new_empty((_unknown(),), dtype=torch.int32)
@@ -60,6 +66,9 @@ def unique_sites(indices: torch.Tensor, shape: Sequence[int], batch: int) -> tup
     if np.may_share_memory(distinct, given):
         distinct = given.copy()  # an operator returns no input
     return torch.from_numpy(distinct), torch.from_numpy(row_of)
+
+
+unique_sites.register_kernel("cuda")(device_sites.unique_sites)
 
 
 @unique_sites.register_fake
@@ -115,6 +124,9 @@ def kernel_map(
     arrays = (made.in_maps, made.out_maps, made.offsets, made.back_in, made.back_out, outputs)
     first, second, third, fourth, fifth, sixth = map(torch.from_numpy, arrays)
     return first, second, third, fourth, fifth, sixth
+
+
+kernel_map.register_kernel("cuda")(device_map.kernel_map)
 
 
 @kernel_map.register_fake

@@ -6,6 +6,7 @@ are the same bits for any number of threads, and can be differentiated any numbe
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ def point_to_voxel(
     """Reduce the features of points to those of the voxels that they lie in.
 
     Args:
-        features: ``(T, C)`` float32, float64 or bfloat16.  Gradients go back to them.
+        features: ``(T, C)`` float32, float64 or bfloat16; float16 on a CUDA device.  Gradients go back to them.
         points: ``(T, D)`` floating point coordinates; they have no gradient here.
         events: ``(T,)`` integers: place of the event of each point in the batch, in any order.
         spatial_shape: Voxels along each axis, ``D`` numbers.
@@ -66,18 +67,20 @@ def point_to_voxel(
     _check_points(points, events, axes)
     if features.ndim != 2 or features.shape[0] != points.shape[0]:
         raise SpecError(f"features must be ({points.shape[0]}, C), a row for each point, not {tuple(features.shape)}")
-    check_device(features=features)
-    scaled = (points.detach().double() - torch.tensor(lows)) / torch.tensor(sizes)
+    check_device(points=points, features=features)
+    device = points.device
+    scaled = (points.detach().double() - torch.tensor(lows, device=device)) / torch.tensor(sizes, device=device)
     cells = lookup.cells_of_points(scaled, events)
-    rows = torch.arange(points.shape[0], dtype=torch.int32)
+    rows = torch.arange(points.shape[0], dtype=torch.int32, device=device)
     if outside == "drop":
-        ends = torch.tensor([batch_size, *spatial_shape])
+        ends = torch.tensor([batch_size, *spatial_shape], device=device)
         rows = lookup.rows_of_mask(((cells >= 0) & (cells < ends)).all(1))
         cells = cells.index_select(0, rows)
     indices, row_of = maps.unique_sites(cells, spatial_shape, batch_size)
     sites = Sites(indices, tuple(spatial_shape), batch_size, indices.new_empty((0,)))
     lists = RowLists.of_pairs(row_of, rows, indices.shape[0], points.shape[0])
-    voxel = torch.full((points.shape[0],), -1, dtype=torch.int32).index_copy(0, rows.long(), row_of)
+    nowhere = torch.full((points.shape[0],), -1, dtype=torch.int32, device=device)
+    voxel = nowhere.index_copy(0, rows.long(), row_of)
     return SparseTensor._on(reduce_rows(features, lists, reduce), sites, {}), voxel
 
 
@@ -133,22 +136,22 @@ def interpolate(
     if mode not in ("linear", "nearest"):
         raise SpecError(f"mode must be 'linear' or 'nearest', not {mode!r}")
     _check_points(points, events, len(x.spatial_shape))
-    check_device(features=x.features)
+    check_device(points=points, features=x.features)
     if mode == "nearest":
         return voxel_to_point(x, _find(x, lookup.cells_of_points(points.detach(), events)))
     shifted = points - 0.5
     lowest = lookup.cells_of_points(shifted.detach(), events)
     share = shifted - lowest[:, 1:]
-    found, weights = [], []
-    for corner in itertools.product((0, 1), repeat=points.shape[1]):
-        step = torch.tensor(corner)
-        found.append(_find(x, lowest + torch.tensor((0, *corner), dtype=torch.int32)))
-        weights.append((share * step + (1 - share) * (1 - step)).prod(1))
-    rows = torch.cat(found)
+    # All corners at once, (2^D, 1, 1 + D) against the points.
+    steps = [[(0, *corner)] for corner in itertools.product((0, 1), repeat=points.shape[1])]
+    corners = torch.tensor(steps, dtype=torch.int32, device=points.device)
+    rows = _find(x, (lowest + corners).flatten(0, 1))
+    weights = functools.reduce(torch.mul, torch.where(corners[..., 1:] == 1, share, 1 - share).unbind(2)).flatten()
     pairs = lookup.rows_of_mask(rows >= 0)
-    targets = torch.arange(points.shape[0], dtype=torch.int32).repeat(len(found)).index_select(0, pairs)
+    own = torch.arange(points.shape[0], dtype=torch.int32, device=points.device)
+    targets = own.repeat(len(steps)).index_select(0, pairs)
     lists = RowLists.of_pairs(targets, rows.index_select(0, pairs), points.shape[0], x.num_sites, coefficients=True)
-    coefficients = torch.cat(weights).to(wide(x.dtype)).index_select(0, pairs)
+    coefficients = weights.to(wide(x.dtype)).index_select(0, pairs)
     out = row_sum(x.features, lists, coefficients)
     if not renormalise:
         return out

@@ -1,6 +1,7 @@
 """Pools over windows and over events, and the way back, as functions of features.
 
-Results are the same bits for any number of threads, and can be differentiated any number of times.
+Results are the same bits for any number of threads, and each time on a CUDA device.  They can be differentiated any
+number of times.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def global_pool(features: torch.Tensor, sites: Sites, reduce: Reduction) -> torc
     Returns:
         ``(B, C)``; 0 for an event without a site.
     """
-    check_device(features=features)
+    check_device(features=features, indices=sites.indices)
     return reduce_rows(features, event_lists(sites), reduce)
 
 
@@ -90,6 +91,6 @@ def reduce_rows(features: torch.Tensor, lists: RowLists, reduce: Reduction) -> t
 
 
 def _lists(features: torch.Tensor, link: Link) -> RowLists:
-    check_device(features=features)
+    check_device(features=features, in_maps=link.kernel_map.in_maps)
     pairs, outputs, inputs = link.kernel_map, link.target.num_sites, link.source.num_sites
     return RowLists.of_pairs(pairs.out_maps, pairs.in_maps, outputs, inputs)

@@ -3,10 +3,12 @@
 List o of :class:`RowLists` has rows of the input.  ``row_sum`` is linear in features and coefficients, and its
 gradients are ``row_sum`` with input and output swapped, and ``row_dot``; the gradient of ``row_max`` is ``row_put``,
 whose own is ``row_pick``.  So all can be differentiated any number of times.  They give the same bits for any number
-of threads.
+of threads, and each time on a CUDA device.
 
-Features are ``(N, C)`` float32, float64 or bfloat16, whose sums and coefficients are float32.  The plain NumPy forms
-are in :mod:`hepfeed.reference.rows`.
+Features are ``(N, C)`` float32, float64 or bfloat16, on a CUDA device float16 too; sums and coefficients of 16 bits are
+float32.  The plain NumPy forms are in :mod:`hepfeed.reference.rows`.
+
+On a CUDA device lists are checked where they are made, and not again: see :mod:`hepfeed.device.rows`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 import torch
 
 from hepfeed import _rows
+from hepfeed.device import rows as device
 from hepfeed.errors import SpecError
 from hepfeed.sparse.arrays import array, check_dtypes, wide
 
@@ -100,7 +103,11 @@ def row_sum(features: torch.Tensor, lists: RowLists, coefficients: torch.Tensor 
 def row_mean(features: torch.Tensor, lists: RowLists) -> torch.Tensor:
     """Return ``(M, C)``: the mean of the rows in each list, 0 for an empty one; see :func:`row_sum`."""
     counts = lists.counts().clamp(min=1).unsqueeze(1).to(wide(features.dtype))
-    return (row_sum(features, lists) / counts).to(features.dtype)
+    terms = features
+    if features.dtype == torch.float16:  # whose sums end at 65504
+        check_dtypes(features=features)
+        terms = features.float()
+    return (row_sum(terms, lists) / counts).to(features.dtype)
 
 
 def row_dot(left: torch.Tensor, right: torch.Tensor, lists: RowLists) -> torch.Tensor:
@@ -344,6 +351,13 @@ def _pick_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
 def _put_backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:
     return _row_pick(grad, *ctx.saved_tensors), None, None, None
 
+
+_row_lists.register_kernel("cuda", device.row_lists)
+_row_sum.register_kernel("cuda", device.row_sum)
+_row_dot.register_kernel("cuda", device.row_dot)
+_row_max.register_kernel("cuda", device.row_max)
+_row_pick.register_kernel("cuda", device.row_pick)
+_row_put.register_kernel("cuda", device.row_put)
 
 _row_sum.register_autograd(_sum_backward, setup_context=_sum_setup)
 _row_dot.register_autograd(_dot_backward, setup_context=_dot_setup)

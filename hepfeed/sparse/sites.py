@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 
@@ -12,7 +14,9 @@ from hepfeed.sparse import maps
 from hepfeed.sparse.arrays import check_device
 from hepfeed.tensors import KernelMap
 
-__all__ = ["Axes", "Link", "Parameters", "Sites", "parameters_of"]
+__all__ = ["Axes", "Link", "Mover", "Parameters", "Sites", "parameters_of"]
+
+T = TypeVar("T")
 
 Axes = tuple[int, ...]
 """One number for each spatial axis."""
@@ -99,7 +103,7 @@ class Sites:
             transposed: Whether sites follow ``o = i * stride - padding + k * dilation``.
 
         Raises:
-            SpecError: The kernel does not fit the images, or the sites are not on the CPU.
+            SpecError: The kernel does not fit the images, or there are no kernels for the device of the sites.
         """
         key = (kernel_size, stride, padding, dilation, submanifold, transposed)
         found = self._found.get(key)
@@ -148,21 +152,9 @@ class Sites:
         kernel_map, target = self._found.setdefault(parameters_of(kernel_map), (kernel_map, target))
         return self if target is None else target
 
-    def to(self, device: torch.device, moved: dict[int, Sites] | None = None) -> Sites:
-        """Return the same sites with all their maps on another device.
-
-        Args:
-            device: Where to.
-            moved: By ``id``, sites that have been moved along with these already; filled.
-        """
-        seen = {} if moved is None else moved
-        if id(self) not in seen:
-            made = Sites(self.indices.to(device), self.spatial_shape, self.batch_size, self.order.to(device))
-            seen[id(self)] = made
-            for key, (kernel_map, target) in self._found.items():
-                there = None if target is None else target.to(device, seen)
-                made._found[key] = (kernel_map.to(device), there)
-        return seen[id(self)]
+    def to(self, device: torch.device) -> Sites:
+        """Return the same sites with all their maps on another device."""
+        return Mover(device).sites(self)
 
     def _build(
         self, kernel_size: Axes, stride: Axes, padding: Axes, dilation: Axes, submanifold: bool, transposed: bool
@@ -213,6 +205,41 @@ class Link:
     source: Sites
     kernel_map: KernelMap
     target: Sites
+
+
+class Mover:
+    """Moves tensors and sites to a device, each once: what is shared here is shared there.
+
+    Args:
+        device: Where to.
+        non_blocking: As of ``torch.Tensor.to``.
+    """
+
+    def __init__(self, device: torch.device, non_blocking: bool = False) -> None:
+        self._device = device
+        self._non_blocking = non_blocking
+        self._moved: dict[int, tuple[Any, Any]] = {}  # by id, with what has it, so that none is given out again
+
+    def tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor on the device."""
+        return self._once(tensor, lambda: tensor.to(self._device, non_blocking=self._non_blocking))
+
+    def sites(self, sites: Sites) -> Sites:
+        """Return sites on the device, with all their maps."""
+        return self._once(sites, lambda: self._move(sites))
+
+    def _move(self, sites: Sites) -> Sites:
+        indices, order = self.tensor(sites.indices), self.tensor(sites.order)
+        made = Sites(indices, sites.spatial_shape, sites.batch_size, order)
+        for key, (kernel_map, target) in sites._found.items():
+            made._found[key] = (kernel_map.map(self.tensor), None if target is None else self.sites(target))
+        return made
+
+    def _once(self, thing: T, move: Callable[[], T]) -> T:
+        if id(thing) not in self._moved:
+            self._moved[id(thing)] = (thing, move())
+        moved: T = self._moved[id(thing)][1]
+        return moved
 
 
 def parameters_of(kernel_map: KernelMap) -> Parameters:

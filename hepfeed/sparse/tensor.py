@@ -11,9 +11,9 @@ import torch
 from hepfeed.errors import SpecError
 from hepfeed.sites import check_grid
 from hepfeed.sparse import densify
-from hepfeed.sparse.arrays import check_device, check_features, kind_of
+from hepfeed.sparse.arrays import check_cuda, check_device, check_features, kind_of
 from hepfeed.sparse.duplicates import Duplicates, merge_duplicates
-from hepfeed.sparse.sites import Link, Sites, parameters_of
+from hepfeed.sparse.sites import Link, Mover, Sites, parameters_of
 from hepfeed.tensors import KernelMap, Sparse
 
 __all__ = ["SparseTensor"]
@@ -51,7 +51,8 @@ class SparseTensor:
         """Take features and sites; nothing is copied, except where duplicates are merged.
 
         Args:
-            features: ``(N, C)`` of any dtype; convolutions need float32, float64 or bfloat16.
+            features: ``(N, C)`` of any dtype; convolutions need float32, float64 or bfloat16, and take float16 on a
+                CUDA device.
             indices: ``(N, 1 + D) int32``: place of the event in the batch, then coordinates in C order, in any order of
                 rows.
             spatial_shape: Of the images, ``D`` numbers.
@@ -109,14 +110,14 @@ class SparseTensor:
 
     @classmethod
     def from_feed(cls, sparse: Sparse) -> SparseTensor:
-        """Take sparse images of a batch of the feed, with the kernel maps that the readers built.
+        """Take sparse images of a batch of the feed, with the kernel maps that came with it.
 
         The first kernel map is of the images' sites.  Behind one that is not submanifold, the next are of its outputs,
         as in :class:`hepfeed.transforms.KernelMaps`; layers find them by their parameters.
 
         Args:
-            sparse: Of torch tensors or NumPy arrays, which are shared: while the tensor lives, so does their memory,
-                perhaps a slot of the feed's ring.
+            sparse: Of torch tensors, on the CPU or a CUDA device, or NumPy arrays.  They are shared: while the tensor
+                lives, so does their memory, perhaps a slot of the feed's ring.
 
         Raises:
             SpecError: A kernel map does not fit.
@@ -284,16 +285,22 @@ class SparseTensor:
     def to(self, *args: Any, **options: Any) -> SparseTensor:
         """Return the same on another device or of another dtype; arguments as of ``torch.Tensor.to``.
 
-        The dtype is that of the features.  Sites move with all kernel maps and links.
+        The dtype is that of the features.  Sites move with all kernel maps and links, each array once.
+
+        Raises:
+            SpecError: It is a CUDA device, and there are no kernels or no device.
         """
+        for given in (*args, *options.values()):
+            if isinstance(given, str | torch.device) and torch.device(given).type == "cuda":
+                check_cuda("a SparseTensor", torch.device(given))
         features = self._features.to(*args, **options)
         if features.device == self.sites.device:
             return SparseTensor._on(features, self.sites, self.indice_dict)
-        seen: dict[int, Sites] = {}
-        sites = self.sites.to(features.device, seen)
+        mover = Mover(features.device, bool(options.get("non_blocking", False)))
+        sites = mover.sites(self.sites)
         links = {}
         for key, link in self.indice_dict.items():
-            links[key] = link.source.to(features.device, seen).link(*parameters_of(link.kernel_map))
+            links[key] = mover.sites(link.source).link(*parameters_of(link.kernel_map))
         return SparseTensor._on(features, sites, links)
 
     def cpu(self) -> SparseTensor:
@@ -301,7 +308,11 @@ class SparseTensor:
         return self.to("cpu")
 
     def cuda(self, device: int | None = None) -> SparseTensor:
-        """Return the same on a CUDA device, where hepfeed has no kernels yet: layers refuse it."""
+        """Return the same on a CUDA device, by default torch's current one.
+
+        Raises:
+            SpecError: There are no kernels or no device.
+        """
         return self.to("cuda" if device is None else f"cuda:{device}")
 
     def float(self) -> SparseTensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -13,14 +14,15 @@ from hepfeed.draws import Draws
 from hepfeed.errors import ProcessError, SpecError
 from hepfeed.images import check_numbers, extents
 from hepfeed.tensors import Sparse
-from hepfeed.transforms.geometry import Axes, GeometryStep, Lengths, lengths_along, move_window, same_lengths, sites
+from hepfeed.transforms.geometry import Axes, Lengths, lengths_along, same_lengths, sites
 from hepfeed.transforms.lookup import at_event
+from hepfeed.transforms.moving import Move, MovingStep
 from hepfeed.transforms.step import Batch
 
 __all__ = ["Crop"]
 
 
-class Crop(GeometryStep):
+class Crop(MovingStep):
     """Cuts a window out of images.
 
     Along an axis where the image is as long as the window or longer, the window stays within the image.  Along an axis
@@ -62,11 +64,10 @@ class Crop(GeometryStep):
             raise SpecError(f"shift must be a whole number from 0, not {self.shift}")
         return self
 
-    def __call__(self, batch: Batch, draws: Draws) -> Batch:
-        """Return the batch with windows of the images."""
-        made = dict(batch)
+    def moves(self, batch: Batch, draws: Draws) -> Iterator[tuple[str, Any, Move]]:
+        """Yield the moves."""
         first: tuple[str, tuple[int, ...]] | None = None
-        for key, value, axes in self._images(batch, self.axes):
+        for key, value, axes in self.images(batch, self.axes):
             if len(axes) != len(self.shape):
                 raise ProcessError(
                     f"shape {self.shape} has {len(self.shape)} lengths, and key {key!r} has {len(axes)} axes: give as"
@@ -78,8 +79,7 @@ class Crop(GeometryStep):
                 first = key, lengths
                 origin = self._origin(batch, key, value, axes, lengths, draws)
             same_lengths(first, key, lengths, axes)
-            made[key] = move_window(key, value, origin, axes, self.shape)
-        return made
+            yield key, value, Move.to_window(key, value, origin, axes, self.shape)
 
     def _origin(
         self, batch: Batch, key: str, value: Any, axes: tuple[int, ...], lengths: tuple[int, ...], draws: Draws

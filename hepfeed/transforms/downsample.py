@@ -52,7 +52,7 @@ class Downsample(GeometryStep):
     def __call__(self, batch: Batch, draws: Draws) -> Batch:
         """Return the batch with coarser images."""
         made = dict(batch)
-        for key, value, axes in self._images(batch, self.axes):
+        for key, value, axes in self.images(batch, self.axes):
             if len(self.factor) not in (1, len(axes)):
                 raise ProcessError(
                     f"factor {self.factor} has {len(self.factor)} numbers, and key {key!r} has {len(axes)} axes: give"

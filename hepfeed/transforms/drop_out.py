@@ -65,7 +65,7 @@ class DropOut(GeometryStep):
         """Return the batch without what is dropped."""
         made = dict(batch)
         first: tuple[str, tuple[int, ...]] | None = None
-        for key, value, axes in self._images(batch, None if self.per == "pixel" else sorted(self.per)):
+        for key, value, axes in self.images(batch, None if self.per == "pixel" else sorted(self.per)):
             lengths = lengths_along(key, value, axes)
             first = first or (key, lengths)
             same_lengths(first, key, lengths, axes)

@@ -61,7 +61,7 @@ class Elastic(WarpStep):
         made = dict(batch)
         first: tuple[str, tuple[int, ...]] | None = None
         plans = []
-        for key, value, axes in self._images(batch, self.axes):
+        for key, value, axes in self.images(batch, self.axes):
             if isinstance(value, Sparse):
                 raise ProcessError(f"key {key!r} is sparse, which can't be distorted: densify it first", key=key)
             self._check_axes(key, axes)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import model_validator
 
 from hepfeed.draws import Draws
 from hepfeed.errors import ProcessError, SpecError
-from hepfeed.transforms.geometry import Axes, GeometryStep, Lengths, lengths_along, move_window, same_lengths
+from hepfeed.transforms.geometry import Axes, Lengths, lengths_along, same_lengths
+from hepfeed.transforms.moving import Move, MovingStep
 from hepfeed.transforms.step import Batch
 
 __all__ = ["Embed"]
 
 
-class Embed(GeometryStep):
+class Embed(MovingStep):
     """Puts images into larger ones, at a place that is given or random.
 
     Attributes:
@@ -50,11 +52,10 @@ class Embed(GeometryStep):
             raise SpecError(f"at must have one number from 0 for each length of shape {self.shape}, not {self.at}")
         return self
 
-    def __call__(self, batch: Batch, draws: Draws) -> Batch:
-        """Return the batch with larger images."""
-        made = dict(batch)
+    def moves(self, batch: Batch, draws: Draws) -> Iterator[tuple[str, Any, Move]]:
+        """Yield the moves."""
         first: tuple[str, tuple[int, ...]] | None = None
-        for key, image, axes in self._images(batch, self.axes):
+        for key, image, axes in self.images(batch, self.axes):
             lengths = lengths_along(key, image, axes)
             start = (0,) * len(lengths) if isinstance(self.at, str) else self.at
             fits = len(axes) == len(self.shape) and all(a + n <= w for a, n, w in zip(start, lengths, self.shape))
@@ -71,5 +72,4 @@ class Embed(GeometryStep):
                 place = draws.integers(len(axes), 0, room + 1)
             else:
                 place = np.tile(np.array(self.at, np.int64), (len(draws), 1))
-            made[key] = move_window(key, image, -place, axes, self.shape, self.value)
-        return made
+            yield key, image, Move.to_window(key, image, -place, axes, self.shape, self.value)

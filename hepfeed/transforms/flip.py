@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import field_validator
 
 from hepfeed.draws import Draws
-from hepfeed.images import flip
-from hepfeed.tensors import Sparse
-from hepfeed.transforms.geometry import Axes, GeometryStep, check_probability, grid_shape
+from hepfeed.transforms.geometry import Axes, check_probability, grid_shape
+from hepfeed.transforms.moving import Move, MovingStep
 from hepfeed.transforms.step import Batch
-from hepfeed.voxels import move_sites
 
 __all__ = ["Flip"]
 
 
-class Flip(GeometryStep):
+class Flip(MovingStep):
     """Reverses each of some axes of an image with a probability, each axis for itself: ``x -> length - 1 - x``.
 
     Attributes:
@@ -39,18 +38,13 @@ class Flip(GeometryStep):
     def _check_probability(cls, probability: float) -> float:
         return check_probability(probability)
 
-    def __call__(self, batch: Batch, draws: Draws) -> Batch:
-        """Return the batch with reversed images."""
-        made = dict(batch)
+    def moves(self, batch: Batch, draws: Draws) -> Iterator[tuple[str, Any, Move]]:
+        """Yield the moves."""
         chosen = draws.uniform(len(self.axes)) < self.probability
-        for key, value, axes in self._images(batch, self.axes):
+        for key, value, axes in self.images(batch, self.axes):
             if not chosen.any():
                 continue
             shape = grid_shape(key, value)
             flags = np.zeros((len(chosen), len(shape)), bool)
             flags[:, list(axes)] = chosen
-            if isinstance(value, Sparse):
-                made[key] = move_sites(value, flags, None, shape)
-            else:
-                made[key] = flip(value, flags)
-        return made
+            yield key, value, Move(shape, reverse=flags)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
@@ -11,11 +10,9 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, field_validator
 
 from hepfeed.errors import ProcessError, SpecError
-from hepfeed.images import window
 from hepfeed.tensors import Sparse, Structured
 from hepfeed.transforms.lookup import describe, find, names_of
 from hepfeed.transforms.step import Batch, Keys, Step
-from hepfeed.voxels import move_sites
 
 __all__ = [
     "Axes",
@@ -24,7 +21,6 @@ __all__ = [
     "check_probability",
     "grid_shape",
     "lengths_along",
-    "move_window",
     "read_axes",
     "read_whole",
     "same_lengths",
@@ -97,7 +93,7 @@ class GeometryStep(Step):
         names_of(keys)
         return keys
 
-    def _images(self, batch: Batch, axes: Sequence[int] | None = None) -> Iterator[tuple[str, Any, tuple[int, ...]]]:
+    def images(self, batch: Batch, axes: Sequence[int] | None = None) -> Iterator[tuple[str, Any, tuple[int, ...]]]:
         """Yield key, value and axes of each image: the given ones, or all that it has.
 
         Raises:
@@ -154,34 +150,3 @@ def sites(value: Sparse) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the coordinates ``(N, D) int64``, a copy, and the events ``(N,) int64`` of the sites of sparse images."""
     indices = np.asarray(value.indices).astype(np.int64)
     return np.ascontiguousarray(indices[:, 1:]), indices[:, 0]
-
-
-def move_window(
-    key: str, value: Any, origin: NDArray[np.int64], axes: Sequence[int], lengths: Sequence[int], fill: float = 0
-) -> Any:
-    """Return the part of each image that begins at ``origin`` and has the given lengths along some axes.
-
-    Args:
-        key: Of the image.
-        value: Dense or sparse.
-        origin: ``(B, len(axes)) int64``; may be outside.
-        axes: Which axes are concerned; the others stay whole.
-        lengths: Of the part along them.
-        fill: What is beyond the image.
-
-    Raises:
-        ProcessError: The image is sparse, and ``fill`` is not 0.
-        SpecError: Items can't hold ``fill``.
-    """
-    shape = list(grid_shape(key, value))
-    starts = np.zeros((len(origin), len(shape)), np.int64)
-    starts[:, list(axes)] = origin
-    for axis, length in zip(axes, lengths):
-        shape[axis] = length
-    if isinstance(value, Sparse):
-        if fill != 0:
-            raise ProcessError(f"key {key!r} is sparse and can be filled with 0 only, not {fill!r}", key=key)
-        return move_sites(value, None, starts, shape)
-    if not math.prod(shape):
-        return np.empty((len(value), *shape), value.dtype)
-    return window(value, starts, shape, fill)

@@ -14,7 +14,7 @@ from hepfeed.tensors import Jagged, Padded, Sparse, Structured
 from hepfeed.transforms.lookup import at_event, describe, find
 from hepfeed.transforms.step import Batch
 
-__all__ = ["Items"]
+__all__ = ["Items", "axis_of_rows"]
 
 
 @dataclass(frozen=True)
@@ -73,19 +73,7 @@ class Items:
         Raises:
             ProcessError: There is no such axis, or rows lie along it, whose number differs between events.
         """
-        depth = self.rows.ndim - 1
-        if isinstance(self.value, Sparse):
-            first = len(self.value.spatial_shape)
-        else:
-            first = 1 if isinstance(self.value, Jagged | Padded) else 0
-        all_axes = first + depth
-        counted = axis + all_axes if axis < 0 else axis
-        if not first <= counted < all_axes:
-            raise ProcessError(
-                f"axis {axis} of the events of key {self.key!r} holds no channels; it is {describe(self.value)}",
-                key=self.key,
-            )
-        return 1 + counted - first
+        return axis_of_rows(self.key, self.value, self.rows.ndim, axis)
 
     def put(self, rows: NDArray[Any]) -> Any:
         """Return the value with other numbers; padding is 0."""
@@ -110,3 +98,22 @@ class Items:
         event = int(np.searchsorted(self.offsets, row, "right")) - 1
         text = message.format(value=self.rows.flat[place].item())
         return at_event(ProcessError, f"key {self.key!r}: {text}", batch, self.key, event)
+
+
+def axis_of_rows(key: str, value: Any, ndim: int, axis: int) -> int:
+    """Return the axis of the rows of a key, which have ``ndim`` axes, that an axis of one event is.
+
+    Raises:
+        ProcessError: There is no such axis, or rows lie along it; see :meth:`Items.axis`.
+    """
+    if isinstance(value, Sparse):
+        first = len(value.spatial_shape)
+    else:
+        first = 1 if isinstance(value, Jagged | Padded) else 0
+    all_axes = first + ndim - 1
+    counted = axis + all_axes if axis < 0 else axis
+    if not first <= counted < all_axes:
+        raise ProcessError(
+            f"axis {axis} of the events of key {key!r} holds no channels; it is {describe(value)}", key=key
+        )
+    return 1 + counted - first

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from pydantic import model_validator
 
 from hepfeed.draws import Draws
 from hepfeed.errors import ProcessError, SpecError
-from hepfeed.transforms.geometry import Axes, GeometryStep, Lengths, lengths_along, move_window
+from hepfeed.transforms.geometry import Axes, Lengths, lengths_along
+from hepfeed.transforms.moving import Move, MovingStep
 from hepfeed.transforms.step import Batch
 
 __all__ = ["Pad"]
 
 
-class Pad(GeometryStep):
+class Pad(MovingStep):
     """Puts images into the middle of larger ones, at ``(shape - length) // 2``: undone by a ``Crop`` at the centre.
 
     Attributes:
@@ -37,10 +41,9 @@ class Pad(GeometryStep):
             raise SpecError(f"shape must have one length for each of axes {self.axes}, not {self.shape}")
         return self
 
-    def __call__(self, batch: Batch, draws: Draws) -> Batch:
-        """Return the batch with larger images."""
-        made = dict(batch)
-        for key, image, axes in self._images(batch, self.axes):
+    def moves(self, batch: Batch, draws: Draws) -> Iterator[tuple[str, Any, Move]]:
+        """Yield the moves."""
+        for key, image, axes in self.images(batch, self.axes):
             lengths = lengths_along(key, image, axes)
             if len(axes) != len(self.shape) or any(n > wide for n, wide in zip(lengths, self.shape)):
                 raise ProcessError(
@@ -49,5 +52,5 @@ class Pad(GeometryStep):
                     key=key,
                 )
             before = (np.array(self.shape, np.int64) - np.array(lengths, np.int64)) // 2
-            made[key] = move_window(key, image, np.tile(-before, (len(draws), 1)), axes, self.shape, self.value)
-        return made
+            origin = np.tile(-before, (len(draws), 1))
+            yield key, image, Move.to_window(key, image, origin, axes, self.shape, self.value)

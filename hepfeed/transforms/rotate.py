@@ -62,6 +62,6 @@ class Rotate(WarpStep):
         angle = np.radians(draws.uniform(1, low, high)[:, 0])
         cosine, sine = np.cos(angle), np.sin(angle)
         matrix = np.stack([cosine, sine, -sine, cosine], axis=-1).reshape(-1, 2, 2)
-        for key, value, axes in self._images(batch, self.axes):
+        for key, value, axes in self.images(batch, self.axes):
             made[key] = self._by_matrix(key, value, axes, matrix)
         return made

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import field_validator
 
 from hepfeed.draws import Draws
 from hepfeed.errors import ProcessError, SpecError
-from hepfeed.images import rotate90
-from hepfeed.tensors import Sparse
-from hepfeed.transforms.geometry import Axes, GeometryStep, grid_shape, lengths_along, sites
+from hepfeed.transforms.geometry import Axes, grid_shape, lengths_along
+from hepfeed.transforms.moving import Move, MovingStep
 from hepfeed.transforms.step import Batch
-from hepfeed.voxels import resite
 
 __all__ = ["Rotate90"]
 
 
-class Rotate90(GeometryStep):
+class Rotate90(MovingStep):
     """Turns images in a plane by 0, 90, 180 or 270 degrees, all equally likely, as ``numpy.rot90`` does.
 
     Attributes:
@@ -41,12 +38,11 @@ class Rotate90(GeometryStep):
             raise SpecError(f"axes must be the two of a plane, not {axes!r}")
         return axes
 
-    def __call__(self, batch: Batch, draws: Draws) -> Batch:
-        """Return the batch with turned images."""
-        made = dict(batch)
+    def moves(self, batch: Batch, draws: Draws) -> Iterator[tuple[str, Any, Move]]:
+        """Yield the moves."""
         quarters = draws.integers(1, 0, 4)[:, 0]
         plane = (self.axes[0], self.axes[1])
-        for key, value, axes in self._images(batch, plane):
+        for key, value, axes in self.images(batch, plane):
             lengths = lengths_along(key, value, axes)
             if lengths[0] != lengths[1]:
                 raise ProcessError(
@@ -54,20 +50,4 @@ class Rotate90(GeometryStep):
                     f" {lengths}: crop or pad it first",
                     key=key,
                 )
-            made[key] = (
-                _turned(key, value, quarters, plane) if isinstance(value, Sparse) else rotate90(value, quarters, plane)
-            )
-        return made
-
-
-def _turned(key: str, value: Sparse, quarters: NDArray[np.int64], plane: tuple[int, int]) -> Any:
-    shape = grid_shape(key, value)
-    coords, event = sites(value)
-    first, second = plane
-    last = shape[first] - 1
-    a, b = coords[:, first].copy(), coords[:, second].copy()
-    # For one quarter out[i, j] = in[j, n - 1 - i]: what was at (a, b) goes to (n - 1 - b, a).
-    turn = quarters[event]
-    coords[:, first] = np.choose(turn, [a, last - b, last - a, b])
-    coords[:, second] = np.choose(turn, [b, a, last - b, last - a])
-    return resite(value, coords, None, shape)
+            yield key, value, Move(grid_shape(key, value), quarters=quarters, plane=plane)

@@ -81,7 +81,7 @@ class RotatePoints(Step):
         """Return the batch with points that turned."""
         sets = row_sets(batch, self.coords)
         others = row_sets(batch, self.directions) if self.directions else []
-        matrices = self._matrices(sets[0], draws)
+        matrices = self.matrices(sets[0].name, sets[0].width, draws)
         centre = centres(sets[0], self.about)
         made = dict(batch)
         for rows in sets:
@@ -100,13 +100,17 @@ class RotatePoints(Step):
             rows.put(made, _turned(rows, rows.values, matrices))
         return made
 
-    def _matrices(self, rows: Rows, draws: Draws) -> NDArray[np.float64]:
-        """Return rotations ``(B, D, D)``."""
-        if self.axis is not None and rows.width != 3:
+    def matrices(self, name: str, width: int, draws: Draws) -> NDArray[np.float64]:
+        """Return rotations ``(B, D, D)`` of points of a key with ``D`` coordinates.
+
+        Raises:
+            ProcessError: The coordinates don't fit axis or plane.
+        """
+        if self.axis is not None and width != 3:
             raise ProcessError(
-                f"rotation about axis {self.axis!r} needs points of 3 coordinates, and those of key {rows.name!r} have"
-                f" {rows.width}: give plane=(a, b)",
-                key=rows.name,
+                f"rotation about axis {self.axis!r} needs points of 3 coordinates, and those of key {name!r} have"
+                f" {width}: give plane=(a, b)",
+                key=name,
             )
         if self.axis == "any":
             if self.degrees is None:
@@ -115,20 +119,18 @@ class RotatePoints(Step):
             return _rotations_about(_directions(u[:, 0], u[:, 1]), self._angles(u[:, 2]))
         plane = self.plane if self.axis is None else _PLANES[self.axis]
         if plane is None:
-            if rows.width != 2:
+            if width != 2:
                 raise ProcessError(
-                    f"points of key {rows.name!r} have {rows.width} coordinates: give axis='x', 'y', 'z' or 'any', or"
+                    f"points of key {name!r} have {width} coordinates: give axis='x', 'y', 'z' or 'any', or"
                     " plane=(a, b)",
-                    key=rows.name,
+                    key=name,
                 )
             plane = (0, 1)
-        if max(plane) >= rows.width:
-            raise ProcessError(
-                f"plane {plane} is not within the {rows.width} coordinates of key {rows.name!r}", key=rows.name
-            )
+        if max(plane) >= width:
+            raise ProcessError(f"plane {plane} is not within the {width} coordinates of key {name!r}", key=name)
         angles = self._angles(draws.uniform(1)[:, 0])
-        matrices = np.zeros((rows.events, rows.width, rows.width))
-        matrices[:] = np.eye(rows.width)
+        matrices = np.zeros((len(draws), width, width))
+        matrices[:] = np.eye(width)
         a, b = plane
         matrices[:, a, a] = matrices[:, b, b] = np.cos(angles)
         matrices[:, b, a] = np.sin(angles)

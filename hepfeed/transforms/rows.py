@@ -17,7 +17,7 @@ from hepfeed.transforms.cast import cast_value
 from hepfeed.transforms.lookup import describe, find, float_type, names_of
 from hepfeed.transforms.step import Batch, Keys
 
-__all__ = ["About", "Coords", "Rows", "centres", "check_coords", "per_row", "row_sets"]
+__all__ = ["About", "Coords", "Rows", "centres", "check_coords", "groups_of", "per_row", "row_sets"]
 
 Coords = str | tuple[str | tuple[str, ...], ...]
 """A key of vectors; several such keys, which get the same geometry; or keys of components, as in ``("x", "y", "z")``.
@@ -148,6 +148,19 @@ class Rows:
             batch[key] = cast_value(new, array.dtype, batch, key) if whole else new
 
 
+def groups_of(batch: Batch, coords: Coords) -> list[Keys]:
+    """Return the keys of each set of vectors: a str for vectors, a tuple for components.
+
+    Raises:
+        KeyMissingError: The batch has no such key.
+    """
+    if isinstance(coords, str):
+        return [coords]
+    if all(isinstance(each, str) and _one_number(find(batch, each)) for each in coords):
+        return [tuple(str(each) for each in coords)]
+    return list(coords)
+
+
 def row_sets(batch: Batch, coords: Coords) -> list[Rows]:
     """Gather coordinates that get the same geometry.
 
@@ -155,13 +168,7 @@ def row_sets(batch: Batch, coords: Coords) -> list[Rows]:
         KeyMissingError: The batch has no such key.
         ProcessError: A key holds no coordinates, or they differ in number.
     """
-    if isinstance(coords, str):
-        groups: list[Keys] = [coords]
-    elif all(isinstance(each, str) and _one_number(find(batch, each)) for each in coords):
-        groups = [tuple(str(each) for each in coords)]
-    else:
-        groups = list(coords)
-    sets = [Rows.of(batch, group) for group in groups]
+    sets = [Rows.of(batch, group) for group in groups_of(batch, coords)]
     for rows in sets[1:]:
         if rows.width != sets[0].width:
             raise ProcessError(
@@ -244,7 +251,7 @@ def _one_number(value: Any) -> bool:
     """Whether a key holds one number a point."""
     if isinstance(value, Jagged | Padded):
         return bool(value.values.ndim == (1 if isinstance(value, Jagged) else 2))
-    return not isinstance(value, Structured) and np.asarray(value).ndim == 1
+    return not isinstance(value, Structured) and bool(value.ndim == 1)
 
 
 def _same_points(one: Any, other: Any) -> bool:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from collections.abc import Iterator
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import BeforeValidator, model_validator
 
 from hepfeed.draws import Draws
 from hepfeed.errors import ProcessError, SpecError
-from hepfeed.transforms.geometry import Axes, GeometryStep, lengths_along, move_window, read_whole
+from hepfeed.transforms.geometry import Axes, lengths_along, read_whole
+from hepfeed.transforms.moving import Move, MovingStep
 from hepfeed.transforms.step import Batch
 
 __all__ = ["Translate"]
 
 
-class Translate(GeometryStep):
+class Translate(MovingStep):
     """Shifts images by whole items: ``x -> x + s``, each s_i from ``-pixels_i`` to ``pixels_i``, all equally likely.
 
     What leaves the image is lost, and ``fill`` comes in at the other side.
@@ -45,10 +47,9 @@ class Translate(GeometryStep):
             raise SpecError(f"pixels must be one number or one for each of axes {self.axes}, not {self.pixels!r}")
         return self
 
-    def __call__(self, batch: Batch, draws: Draws) -> Batch:
-        """Return the batch with shifted images."""
-        made = dict(batch)
-        for key, value, axes in self._images(batch, self.axes):
+    def moves(self, batch: Batch, draws: Draws) -> Iterator[tuple[str, Any, Move]]:
+        """Yield the moves."""
+        for key, value, axes in self.images(batch, self.axes):
             if len(self.pixels) not in (1, len(axes)):
                 raise ProcessError(
                     f"pixels has {len(self.pixels)} numbers, and key {key!r} has {len(axes)} axes: give as many, or"
@@ -57,5 +58,5 @@ class Translate(GeometryStep):
                 )
             limit = np.broadcast_to(np.array(self.pixels, np.int64), len(axes))
             shift = draws.integers(len(axes), -limit, limit + 1)
-            made[key] = move_window(key, value, -shift, axes, lengths_along(key, value, axes), self.fill)
-        return made
+            lengths = lengths_along(key, value, axes)
+            yield key, value, Move.to_window(key, value, -shift, axes, lengths, self.fill)

@@ -52,7 +52,7 @@ class Zoom(WarpStep):
         """Return the batch with scaled images."""
         made = dict(batch)
         factor = draws.uniform(1, self.low, self.high)
-        for key, value, axes in self._images(batch, self.axes):
+        for key, value, axes in self.images(batch, self.axes):
             matrix = np.eye(len(axes)) / factor[:, :, None]
             made[key] = self._by_matrix(key, value, axes, matrix)
         return made

@@ -29,7 +29,7 @@ class SparseBatchNorm(SparseModule, nn.BatchNorm1d):
     - a batch of one site, which has no variance, is normalised by the running statistics, which stay as they are.
       Without them it is an error.
 
-    bfloat16 features are normalised in float32 and rounded once; the parameters may be float32 then.
+    Features of 16 bits are normalised in float32 and rounded once; the parameters may be float32 then.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class SparseBatchNorm(SparseModule, nn.BatchNorm1d):
         fits = isinstance(features, torch.Tensor) and features.ndim == 2 and features.shape[1] == self.num_features
         if not fits:
             raise SpecError(f"SparseBatchNorm takes features (N, {self.num_features}), not {kind_of(features)}")
-        check_device(features=features)
+        check_device(features=features, **({} if self.weight is None else {"weight": self.weight}))
         of_batch = self.training or self.running_mean is None
         running = self.running_mean, self.running_var
         trains = torch.is_grad_enabled() and not torch.compiler.is_compiling()
