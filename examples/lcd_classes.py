@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=500, help="events of each of two files a class")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     options = parser.parse_args()
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -43,6 +44,7 @@ def main() -> None:
             process_fn=profiles,
             cache=f"{folder}/cache",
             outputs=("x", "label"),
+            device=options.device,
         ) as provider:
             features = next(iter(provider.val))[0].shape[1]
             model = torch.nn.Sequential(
@@ -50,7 +52,7 @@ def main() -> None:
                 torch.nn.Linear(features, 64),
                 torch.nn.ReLU(),
                 torch.nn.Linear(64, len(provider.classes)),
-            )
+            ).to(options.device)
             optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
             for epoch in range(options.epochs):
                 model.train()

@@ -29,6 +29,7 @@ class Collator:
         n_classes: Length of ``"onehot"``.
         outputs: Structure of the batch; None for the dict itself.
         delivery_fn: Called with the dict in the consumer's process; its result is the batch.
+        steps_follow: Whether steps come after: they need the dict, and :meth:`arrange` comes behind them.
 
     Raises:
         SpecError: ``outputs`` is not a structure of names, or is given together with ``delivery_fn``.
@@ -40,6 +41,7 @@ class Collator:
         n_classes: int,
         outputs: Outputs | None = None,
         delivery_fn: Callable[[dict[str, Any]], Any] | None = None,
+        steps_follow: bool = False,
     ) -> None:
         if outputs is not None and delivery_fn is not None:
             raise SpecError("give outputs or delivery_fn, not both: delivery_fn can arrange the batch itself")
@@ -49,6 +51,7 @@ class Collator:
         self._n_classes = n_classes
         self._outputs = outputs
         self._delivery_fn = delivery_fn
+        self._steps_follow = steps_follow
 
     def __call__(self, delivery: Delivery, form: StreamForm) -> Any:
         """Return the batch; its tensors are views of the slot unless that must be given back at once.
@@ -58,10 +61,8 @@ class Collator:
             form: Of the stream that it comes from.
         """
         batch = self._batch(delivery, form, torch.from_numpy if delivery.shared else _copied)
-        if self._outputs is not None:
-            return self._arrange(self._outputs, batch)
         if self._delivery_fn is None:
-            return batch
+            return batch if self._steps_follow else self.arrange(batch)
         try:
             return self._delivery_fn(batch)
         except Exception as error:
@@ -74,6 +75,15 @@ class Collator:
                 file=path,
                 event=row,
             ) from error
+
+    @property
+    def lends(self) -> bool:
+        """Whether the user's code gets batches before they are delivered."""
+        return self._delivery_fn is not None
+
+    def arrange(self, batch: Batch) -> Any:
+        """Return the structure that ``outputs`` asks for."""
+        return batch if self._outputs is None else self._arrange(self._outputs, batch)
 
     def _batch(self, delivery: Delivery, form: StreamForm, convert: Callable[[NDArray[Any]], torch.Tensor]) -> Batch:
         spec, kept = delivery.spec, delivery.kept

@@ -66,6 +66,7 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
         index: What its files hold.
         classes: Label -> class index.
         pipeline: All steps and functions.
+        augment: Whether steps that draw random numbers are among them.
 
     Raises:
         SpecError: Specification and files do not fit.
@@ -99,6 +100,7 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
         self.spec = as_spec(spec)
         self.split = split
         pipeline = self.spec.with_steps(transform, on_nonfinite)
+        self.augment = augment
         self.pipeline = pipeline if augment else pipeline.without_augmentation()
         self.on_error: OnError = on_error
         self._cache = (cache, cache_size)

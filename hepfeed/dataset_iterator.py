@@ -20,11 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import IterDataPipe, MapDataPipe, default_collate, default_convert
 from torch.utils.data._utils.pin_memory import pin_memory
 from torch.utils.data.dataloader import _sharding_worker_init_fn
 
 from hepfeed.crew import MAX_ATTEMPTS, Answer, Crew, Death, Member
+from hepfeed.cuda_engine import CudaEngine
 from hepfeed.dataset_process import DatasetProcess
 from hepfeed.dataset_reader import Caught, DatasetJob, Ended
 from hepfeed.errors import FeedTimeoutError, ReaderError
@@ -34,6 +36,7 @@ from hepfeed.ring import Ring
 from hepfeed.sampler_states import take_states
 from hepfeed.stats import StageClock
 from hepfeed.stream import MAX_LEASES
+from hepfeed.transfer import Sent, Transfer
 
 __all__ = ["DatasetIterator"]
 
@@ -53,6 +56,7 @@ class _Fetch:
         epoch: Of the iterator.
         answer: What came back.
         ready: Whether it was taken note of, and waits for its turn.
+        sent: The batch on its way to a device before its turn, or what went wrong with it.
     """
 
     place: int
@@ -65,6 +69,7 @@ class _Fetch:
     ready: bool = False
     attempts: int = 0
     stalls: int = 0
+    sent: Sent | Exception | None = None
 
     def send(self, crew: _Crew, member: _Member) -> None:
         """Give it to a worker."""
@@ -86,6 +91,7 @@ class _Resume:
 
 
 _Call = _Fetch | _Resume
+_Memory = NDArray[np.uint8]
 _Member = Member[_Call, None]
 _Crew = Crew[_Call, None]
 
@@ -143,6 +149,9 @@ class DatasetIterator(ResumableIterator):
         super().__init__(loader)
         self._ring = Ring()
         self._clock = clock
+        self._transfer: Transfer | None = loader._transfer
+        self._locks: CudaEngine | None = None
+        self._failure: Exception | None = None  # of the workers, found while looking for a batch before its turn
         self._in_order = loader.in_order
         self._most_tasks = max(1, loader.prefetch_factor or 0) * self._num_workers
         self._epoch = -1
@@ -153,7 +162,7 @@ class DatasetIterator(ResumableIterator):
         except BaseException:
             self._ring.close()
             raise
-        self._finalizer = weakref.finalize(self, _close, self._crew, self._ring)
+        self._finalizer = weakref.finalize(self, _close, self._crew, self._ring, self._transfer)
         self._workers = [_process(member) for member in self._crew.members]
         try:
             self._reset(loader, first_iter=True)
@@ -192,8 +201,9 @@ class DatasetIterator(ResumableIterator):
             if state is not None:
                 self._shared_seed = state["shared_seed"]
             for fetch in self._tasks.values():
-                if fetch.answer is not None:
+                if fetch.answer is not None and fetch.sent is None:  # what was sent is leased, and comes back by itself
                     self._ring.release(fetch.slot)
+            self._failure = None
             for member in self._crew.members:
                 _Resume(self._shared_seed, self._epoch).send(self._crew, member)
         self._states = self._resumed_workers(state)
@@ -275,6 +285,8 @@ class DatasetIterator(ResumableIterator):
 
     def _next_data(self) -> Any:
         begun, self._waited = self._clock.begin(), 0.0
+        if self._failure is not None:
+            raise self._failure
         fetch = self._next_fetch()
         worker = self._states[fetch.worker]
         worker.tasks -= 1
@@ -300,6 +312,8 @@ class DatasetIterator(ResumableIterator):
                 self._rcvd_idx += 1
             else:
                 self._clock.end()
+                if self._transfer is not None:
+                    self._transfer.finish()
                 if not self._persistent_workers:
                     self._shutdown_workers()
                 raise StopIteration
@@ -399,10 +413,10 @@ class DatasetIterator(ResumableIterator):
             call.send(self._crew, member)
 
     def _deliver(self, fetch: _Fetch) -> Any:
-        """Return a batch; its tensors are views of the slot, unless the consumer holds too many batches already."""
-        answer, ring = fetch.answer, self._ring
+        """Return a batch: on the device, where there is one, and of views of its slot otherwise."""
+        answer = fetch.answer
         if not isinstance(answer, Parcel):
-            ring.release(fetch.slot)
+            self._ring.release(fetch.slot)
             if isinstance(answer, Caught):
                 answer.reraise()
             assert isinstance(answer, Exception)
@@ -410,20 +424,62 @@ class DatasetIterator(ResumableIterator):
         self._clock.counts["batches"] += 1
         self._clock.counts["events"] += answer.examples
         self._clock.stages["transform"] += answer.spent_ns * 1e-9
-        if not answer.bytes:
-            ring.release(fetch.slot)
-            return unpack(answer, _NOTHING)
-        shared = ring.leased < MAX_LEASES
-        memory = ring.lease(fetch.slot, answer.bytes)
-        if not shared:
-            self._clock.counts["copies"] += 1
-            return self._pinned(unpack(answer, memory.copy()))
-        if self._pin_memory:
-            ring.pin(fetch.slot, answer.bytes)
-        return self._pinned(unpack(answer, memory))
+        if self._transfer is not None:
+            return self._there(fetch, answer, self._transfer)
+        batch, memory = self._unpacked(fetch, answer)
+        if not self._pin_memory:
+            return batch
+        if memory is not None and torch.cuda.is_available():
+            self._locks = self._locks or CudaEngine(torch.device("cuda"))
+            self._ring.pin(fetch.slot, answer.bytes, self._locks, True)
+        return pin_memory(batch, self._pin_memory_device)  # type: ignore[no-untyped-call]
 
-    def _pinned(self, batch: Any) -> Any:
-        return pin_memory(batch, self._pin_memory_device) if self._pin_memory else batch  # type: ignore[no-untyped-call]
+    def _unpacked(self, fetch: _Fetch, parcel: Parcel) -> tuple[Any, _Memory | None]:
+        """Return a batch, and the slot that it has views of, unless the consumer holds too many batches already."""
+        ring = self._ring
+        if not parcel.bytes:
+            ring.release(fetch.slot)
+            return unpack(parcel, _NOTHING), None
+        shared = ring.leased < MAX_LEASES
+        memory = ring.lease(fetch.slot, parcel.bytes)
+        if shared:
+            return unpack(parcel, memory), memory
+        self._clock.counts["copies"] += 1
+        return unpack(parcel, memory.copy()), None
+
+    def _there(self, fetch: _Fetch, parcel: Parcel, transfer: Transfer) -> Any:
+        """Return a batch on the device, and begin to copy the next one, if that is there already."""
+        sent, fetch.sent = fetch.sent or self._send(fetch, parcel, transfer), None
+        if isinstance(sent, Exception):
+            raise sent
+        self._clock.counts["bytes_sent"] += sent.bytes
+        batch = transfer.receive(sent)
+        try:
+            ahead = self._look()
+        except Exception as error:
+            self._failure = error
+            return batch
+        if ahead is not None and isinstance(ahead.answer, Parcel) and ahead.sent is None:
+            try:
+                ahead.sent = self._send(ahead, ahead.answer, transfer)
+            except Exception as error:
+                ahead.sent = error
+        return batch
+
+    def _send(self, fetch: _Fetch, parcel: Parcel, transfer: Transfer) -> Sent:
+        batch, memory = self._unpacked(fetch, parcel)
+        return transfer.send(
+            batch, memory, None if memory is None else partial(self._ring.pin, fetch.slot, parcel.bytes)
+        )
+
+    def _look(self) -> _Fetch | None:
+        """Return what comes next, if it is there already, and leave it where it is."""
+        head = self._tasks.get(self._rcvd_idx)
+        if head is not None and head.answer is None and any(member.in_hand for member in self._crew.members):
+            self._take(self._crew.pump(0.0))
+        if not self._in_order and self._arrived:
+            return self._arrived[0]
+        return head
 
     def _shutdown_workers(self) -> None:
         """End the workers and give shared memory back; batches that are held stay valid."""
@@ -481,6 +537,8 @@ def _died(call: _Call, death: Death[_Call, None]) -> ReaderError:
     )
 
 
-def _close(crew: _Crew, ring: Ring) -> None:
+def _close(crew: _Crew, ring: Ring, transfer: Transfer | None) -> None:
     crew.close(_JOIN_TIMEOUT_S)
+    if transfer is not None:
+        transfer.finish()
     ring.close()

@@ -13,14 +13,17 @@ import torch
 from hepfeed.batch_spec import BatchSpec, Window
 from hepfeed.cache.feed import CacheFeed
 from hepfeed.collate import Collator
+from hepfeed.cuda_engine import CudaEngine
 from hepfeed.errors import SpecError
 from hepfeed.filler import Filler
 from hepfeed.form import StreamForm
+from hepfeed.late_steps import LateSteps
 from hepfeed.pool import ReaderPool
 from hepfeed.ranks import RankFiller, Ranks
 from hepfeed.sampling import SampledWork, SamplerPass
 from hepfeed.stats import StageClock
 from hepfeed.stream import Delivery, Stream
+from hepfeed.transfer import Sent, Transfer
 
 __all__ = ["FeedIterator", "Feeder", "Position"]
 
@@ -80,6 +83,8 @@ class Feeder(Protocol):
     _cache: CacheFeed | None
     _clock: StageClock
     _collator: Collator
+    _late: LateSteps | None
+    _transfer: Transfer | None
 
     @property
     def _samples(self) -> bool: ...
@@ -125,6 +130,11 @@ class FeedIterator:
         self._pool, self._owns_pool = loader._take_pool()
         self._replays = windows is not None
         self._sampled: SampledWork | None = None
+        self._locks: CudaEngine | None = None
+        if loader.pin_memory and loader._transfer is None and torch.cuda.is_available():
+            self._locks = CudaEngine(torch.device("cuda"))
+        self._sent: Sent | Exception | None = None  # the batch that comes next, where it was there early
+        self._failure: Exception | None = None  # of the readers, found while looking for it
         try:
             self._stream = self._begin() if windows is None else self._replay(windows)
         except BaseException:
@@ -289,19 +299,58 @@ class FeedIterator:
             self._look_ahead()
             if not len(delivery.spec):  # all its events were skipped
                 continue
-            if self._loader.pin_memory and torch.cuda.is_available():
-                delivery.pin()
             self._clock.counts["events"] += len(delivery.spec)
             self._clock.counts["batches"] += 1
             begun = self._clock.begin()
-            batch = self._loader._collator(delivery, self._stream.form)
+            transfer = self._loader._transfer
+            batch = self._here(delivery) if transfer is None else self._there(delivery, transfer)
             self._clock.stages["transfer"] += self._clock.since(begun)
             return batch
         raise StopIteration
 
+    def _here(self, delivery: Delivery) -> Any:
+        """Return a batch on the host."""
+        loader, form = self._loader, self._stream.form
+        if self._locks is not None:
+            delivery.pin(self._locks, True)
+        batch = loader._collator(delivery, form)
+        if loader._late is None:
+            return batch
+        return loader._late.run(batch, loader._late.draws(batch, delivery.spec, form.seed))
+
+    def _there(self, delivery: Delivery, transfer: Transfer) -> Any:
+        """Return a batch on the device, and begin to copy the next one, if that is there already."""
+        sent, self._sent = self._sent, None
+        if sent is None:
+            sent = self._send(delivery, transfer)
+        if isinstance(sent, Exception):
+            raise sent
+        self._clock.counts["bytes_sent"] += sent.bytes
+        batch = transfer.receive(sent)
+        try:
+            ahead = self._stream.look()
+        except Exception as error:
+            self._failure = error
+            return batch
+        if ahead is not None and len(ahead.spec):
+            try:
+                self._sent = self._send(ahead, transfer)
+            except Exception as error:
+                self._sent = error
+        return batch
+
+    def _send(self, delivery: Delivery, transfer: Transfer) -> Sent:
+        loader, form = self._loader, self._stream.form
+        batch, late = loader._collator(delivery, form), None
+        if loader._late is not None:
+            late = partial(loader._late.start, draws=loader._late.draws(batch, delivery.spec, form.seed))
+        return transfer.send(batch, delivery.memory, delivery.pin, late, loader._collator.lends)
+
     def _next_delivery(self) -> Delivery | None:
         """Return the next batch, or None at the end of the epoch."""
         loader, work = self._loader, self._sampled
+        if self._failure is not None:
+            raise self._failure
         if self.position.filler is not None:
             loader._check_world(self.position.ranks)
         if work is None:
@@ -354,7 +403,10 @@ class FeedIterator:
     def close(self) -> None:
         """Drop what is on its way; ends the readers where they are this iterator's own."""
         self.ended = True
+        self._sent = self._failure = None
         self._stream.close()
+        if self._loader._transfer is not None:
+            self._loader._transfer.finish()
         if self._owns_pool:
             self._pool.close()
 

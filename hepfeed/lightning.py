@@ -75,6 +75,9 @@ class EventDataModule(LightningDataModule):
             of ranks that divides it.
         uneven: ``"pad"`` or ``"drop"``: what is done where ranks can't share the events equally.
         worker_method: ``"process"`` or ``"thread"``: what readers are.
+        device: ``"cuda"``: each rank's batches are copied to its device one ahead of the loop.  None leaves that to
+            Lightning, which copies a batch when it is due.
+        device_transform: Steps that run on that device.
         on_error: ``"raise"``, or ``"skip"`` files and events at fault.
         index: Path of the index file; by default the user's own.
         progress: Show a bar while files are opened; None: on a terminal.
@@ -117,6 +120,8 @@ class EventDataModule(LightningDataModule):
         partitions: int | None = None,
         uneven: Literal["pad", "drop"] = "pad",
         worker_method: Literal["process", "thread"] = "process",
+        device: str | None = None,
+        device_transform: list[Any] | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         index: _Path | None = None,
         progress: bool | None = None,
@@ -156,6 +161,8 @@ class EventDataModule(LightningDataModule):
             "partitions": partitions,
             "uneven": uneven,
             "worker_method": worker_method,
+            "device": device,
+            "device_transform": device_transform,
             "on_error": on_error,
             "index": index,
             "progress": progress,

@@ -22,16 +22,18 @@ from hepfeed.feed_iterator import PREFETCH_FACTOR, Ahead, FeedIterator, Position
 from hepfeed.filler import BatchSpec, Filler, Order, windows_of
 from hepfeed.form import StreamForm
 from hepfeed.index import EventIndex
+from hepfeed.late_steps import LateSteps
 from hepfeed.loader_state import checked, taken
 from hepfeed.packing import Oversize
 from hepfeed.parts.writer import PART_BYTES
-from hepfeed.pipeline import Function, Pipeline
+from hepfeed.pipeline import Function, Pipeline, Transform
 from hepfeed.pool import ReaderPool, WorkerMethod
 from hepfeed.quotas import Composition, Exhausted
 from hepfeed.ranks import RankFiller, Ranks, Uneven
 from hepfeed.sampling import SamplerPass, generators_of, samplers_of
 from hepfeed.stats import FeedStats, StageClock
 from hepfeed.stream import NO_PIPELINE
+from hepfeed.transfer import Transfer, as_device
 from hepfeed.world import all_agree, present_world
 
 __all__ = ["DataLoader"]
@@ -40,6 +42,8 @@ T_co = TypeVar("T_co", covariant=True)
 Shuffle = bool | Literal["full", "window", "mixed"]
 _WITH_SAMPLER = {
     "delivery_fn",
+    "device",
+    "device_transform",
     "infinite",
     "outputs",
     "pool",
@@ -51,6 +55,8 @@ _WITH_SAMPLER = {
 """Options of the fast path that mean something where a sampler chooses the events."""
 _BY_SAMPLER = {"rank", "world_size", "uneven"}
 """Options that a DistributedSampler gives."""
+_ANY_DATASET = {"device"}
+"""Options that have a meaning over every dataset."""
 _OF_DATASET = ("__getitem__", "__getitems__", "__len__")
 _logger = logging.getLogger("hepfeed")
 
@@ -68,6 +74,12 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
     A batch lies in shared memory until the last tensor or view of it dies; a batch that is kept never changes.  The
     loader needs ``max(2 x batches of a window, (prefetch_factor + 1) x num_workers) + 3`` batches of shared memory.
     From the cache up to 16 small batches share a slot, and it takes up to 2 slots a reader and 3 more.
+
+    With ``device="cuda"`` batches arrive on the device.  Their slots are page-locked once, and copied on a stream of
+    the loader's own: while the loop computes on a batch, the next one is copied, if the readers have it already.  The
+    current stream waits for a batch, and the host never does, unless the device is two batches behind.  The device
+    holds the present batch and the next.  All tensors of a batch go, wherever they are in it; those of 64 kB and more
+    that lie side by side in a slot become views of one piece of memory, and so do all smaller ones together.
 
     The processes of a training share the events: with ``torch.distributed``, or with ``rank`` and ``world_size``, each
     gets batches of its own, as many as every other one and in each step of the same size, and no chunk is decoded on
@@ -88,7 +100,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         num_workers: Reader processes; 0 reads in this one.  They start by exec, whatever ``multiprocessing_context``
             is.
         collate_fn: As in torch; torch's ``default_collate`` counts as none.
-        pin_memory: Page-lock the slots, where there is a CUDA device.
+        pin_memory: Page-lock the slots, where there is a CUDA device; there is no need to with ``device``.
         drop_last: Leave out an incomplete last batch.
         timeout: Seconds to wait for a batch; 0 waits for ever.
         worker_init_fn: Called once in each reader with its number, as in torch.
@@ -102,7 +114,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             0 where several ranks or partitions, which must have the same, have no ``generator``.
         process_fn: Called in the readers on each batch, after the dataset's ``transform``: a dict of arrays in, a dict
             of arrays out, of any number, shapes and dtypes.
-        delivery_fn: Called in this process on each batch; its result is what the loop gets.
+        delivery_fn: Called in this process on each batch, on the host; its result is what the loop gets, or what
+            ``device_transform`` gets, which needs a dict.
         outputs: Structure of the batch, e.g. ``(["ECAL", "HCAL"], "onehot")``.
         prebuild: Kernel maps that the readers build for all sparse images of a batch, e.g.
             ``[{"kernel_size": 3, "submanifold": True}]``; see :class:`hepfeed.transforms.KernelMaps`.
@@ -128,9 +141,17 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             another repeats its own from the first one on, or the epoch ends with the partition that has the fewest.
         worker_method: ``"process"``, or ``"thread"``: readers are threads of this process.
         pool: Readers to share with other loaders.
+        device: Where batches arrive, over any dataset: ``"cuda"``, which is the current device when the first batch is
+            sent, ``"cuda:1"`` or a ``torch.device``.  ``"cpu"`` and None move nothing.
+        device_transform: Steps that run on the device, once a batch is there, as a sequence of what the dataset's
+            ``transform`` takes, but for functions; :class:`hepfeed.device.steps.DeviceSteps` lists which there are.
+            So sparse images can cross the bus as they are, and be made dense behind it.  With ``device="cpu"`` the same
+            steps run in this process.  They come after all steps of the readers and after ``delivery_fn``, and before
+            ``outputs``; random ones draw what they draw in a reader as a step of the same number, and are left out
+            where the dataset has ``augment=False``.
 
     Raises:
-        SpecError: An option of the fast path is wrong, or is given where it means nothing.
+        SpecError: An option of the fast path is wrong, or is given where it means nothing, or the device is not there.
     """
 
     def __init__(
@@ -174,6 +195,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         uneven: Uneven = "pad",
         worker_method: WorkerMethod = "process",
         pool: ReaderPool | None = None,
+        device: str | torch.device | None = None,
+        device_transform: Sequence[Transform] | Transform | None = None,
     ) -> None:
         if isinstance(shuffle, str) and shuffle not in ("full", "window", "mixed"):
             raise SpecError(f"shuffle={shuffle!r} is none of True, False, 'full', 'window', 'mixed'")
@@ -218,6 +241,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.uneven: Uneven = uneven
         self.worker_method: WorkerMethod = worker_method
         self.pool = pool
+        self.device = as_device(device)
+        self.device_transform = device_transform
+        self._transfer = None if self.device is None or self.device.type == "cpu" else Transfer(self.device)
+        self._late: LateSteps | None = None
         self._live: weakref.ref[Any] | None = None  # iterator of the general path
         self._resume_state: dict[str, Any] | None = None  # that the next one begins with
         self._prepared = False
@@ -227,7 +254,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self._epoch = 0
         reasons = self._reasons_for_torch()
         if reasons:
-            self._refuse(set(_DEFAULTS), f"{' and '.join(reasons)}: only the feed of an EventDataset has such options")
+            names = set(_DEFAULTS) - _ANY_DATASET
+            self._refuse(names, f"{' and '.join(reasons)}: only the feed of an EventDataset has such options")
             return
         self._fast = True
         self._replicas: DistributedSampler[Any] | None = None
@@ -260,7 +288,14 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self._slot_events = 0
         size = self.batch_size if self.batch_size is not None else getattr(self.batch_sampler, "batch_size", None)
         self._fit(size if isinstance(size, int) else 1)
-        self._collator = Collator(dataset.files, dataset.spec.n_classes, self.outputs, self.delivery_fn)
+        late = self.device_transform is not None
+        self._collator = Collator(dataset.files, dataset.spec.n_classes, self.outputs, self.delivery_fn, late)
+        if self.device_transform is not None:
+            if self.device is None:
+                raise SpecError("device_transform needs to know where to run: give device='cuda', or 'cpu'")
+            self._late = LateSteps(
+                self.device_transform, self.device, len(pipeline), dataset.augment, self._collator.arrange
+            )
         self._agreed = False  # whether all ranks have the cache
         self._seed = self.seed
         self._state_partitions: int | None = None
@@ -675,6 +710,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             live, self._iterator = self._live() if self._live is not None else None, None
             if live is not None and hasattr(live, "_shutdown_workers"):
                 live._shutdown_workers()
+            if self._transfer is not None:
+                self._transfer.finish()
             return
         self._drop_ahead()
         iterator = self._active() if self._active else None

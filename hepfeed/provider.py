@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import torch
+
 from hepfeed.cache.option import CacheOption
 from hepfeed.collate import Outputs
 from hepfeed.dataset import EventDataset
@@ -65,6 +67,9 @@ class DataProvider:
         partitions: As in :class:`~hepfeed.DataLoader`.
         uneven: As in :class:`~hepfeed.DataLoader`.
         worker_method: As in :class:`~hepfeed.DataLoader`.
+        device: As in :class:`~hepfeed.DataLoader`.
+        device_transform: As in :class:`~hepfeed.DataLoader`; as of ``transform``, random steps are left out of all
+            parts but the training one.
         on_error: ``"raise"``, or ``"skip"`` files and events at fault.
         index: Path of the index file; by default the user's own.
         progress: As in :class:`~hepfeed.EventDataset`.
@@ -108,6 +113,8 @@ class DataProvider:
         partitions: int | None = None,
         uneven: Uneven = "pad",
         worker_method: WorkerMethod = "process",
+        device: str | torch.device | None = None,
+        device_transform: Sequence[Transform] | Transform | None = None,
         on_error: OnError = "raise",
         index: str | os.PathLike[str] | None = None,
         progress: Progress | bool | None = None,
@@ -169,6 +176,8 @@ class DataProvider:
                 uneven=uneven,
                 worker_method=worker_method,
                 pool=self._pool,
+                device=device,
+                device_transform=device_transform,
             )
 
     def __getattr__(self, name: str) -> DataLoader[Any]:

@@ -15,6 +15,7 @@ from hepfeed.fetchers import count_examples
 from hepfeed.sampler_states import take_states
 from hepfeed.sampling import SamplerPass, generators_of, samplers_of
 from hepfeed.stats import StageClock
+from hepfeed.transfer import Transfer
 
 __all__ = ["LocalIterator", "ResumableIterator"]
 
@@ -105,6 +106,7 @@ class LocalIterator(_SingleProcessDataLoaderIter, ResumableIterator):
         super().__init__(loader)
         state = self._resumed
         self._clock = clock
+        self._transfer: Transfer | None = loader._transfer
         self._collated = _Collated(self._dataset_fetcher.collate_fn, self._iterable)
         self._dataset_fetcher.collate_fn = self._collated
         self._begin_pass(state)
@@ -130,11 +132,22 @@ class LocalIterator(_SingleProcessDataLoaderIter, ResumableIterator):
             batch = super()._next_data()  # type: ignore[no-untyped-call]
         except StopIteration:
             self._clock.end()
+            if self._transfer is not None:
+                self._transfer.finish()
             raise
         self._clock.stages["transform"] += self._clock.since(begun)
         self._clock.counts["batches"] += 1
         self._clock.counts["events"] += self._collated.examples if self._auto_collation else 1
         self._count_delivered()
+        return batch if self._transfer is None else self._there(batch, self._transfer)
+
+    def _there(self, batch: Any, transfer: Transfer) -> Any:
+        """Return a batch on the device."""
+        begun = self._clock.since(0.0)
+        sent = transfer.send(batch, was_lent=True)
+        self._clock.counts["bytes_sent"] += sent.bytes
+        batch = transfer.receive(sent)
+        self._clock.stages["transfer"] += self._clock.since(begun)
         return batch
 
     def _next_index(self) -> Any:

@@ -18,14 +18,14 @@ import os
 import tempfile
 import weakref
 from collections import deque
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hepfeed.errors import ResourceError
 
-__all__ = ["Ring", "RingView"]
+__all__ = ["PageLocks", "Ring", "RingView"]
 
 _STRIDE = 1 << 36  # address space of a slot in the file; costs nothing until it is used
 _PAGE = mmap.PAGESIZE
@@ -34,6 +34,22 @@ _CGROUP = "/sys/fs/cgroup"
 _logger = logging.getLogger("hepfeed")
 
 Bytes = NDArray[np.uint8]
+
+
+class PageLocks(Protocol):
+    """What page-locks memory, so that a device copies from it by itself."""
+
+    def lock(self, address: int, size: int) -> bool:
+        """Lock the pages of ``size`` bytes; returns whether that succeeded."""
+        ...
+
+    def unlock(self, address: int) -> None:
+        """Give up the lock that begins at an address, once nothing copies from there any more."""
+        ...
+
+    def settle(self) -> None:
+        """Wait until all copies are done, whoever began them."""
+        ...
 
 
 def available_memory() -> int:
@@ -126,7 +142,9 @@ class Ring:
         self._free: list[int] = []
         self._count = 0
         self._returned: deque[int] = deque()  # appended by finalizers, at any time and in any thread
-        self._pinned: dict[int, tuple[int, int]] = {}
+        self._pinned: dict[int, tuple[int, int, PageLocks]] = {}  # address, bytes, and who locked them
+        self._unlockable = False
+        self._exposed: PageLocks | None = None
         self._owner = os.getpid()
 
     def __len__(self) -> int:
@@ -138,10 +156,7 @@ class Ring:
         if not self._free:
             self._free.append(self._count)
             self._count += 1
-        slot = self._free[-1]
-        if slot in self._pinned and self._pinned[slot][1] < size:
-            self._unpin(slot)
-        self.view.ensure(slot, size)
+        self._ensure(self._free[-1], size)
         return self._free.pop()
 
     def release(self, slot: int) -> None:
@@ -150,6 +165,7 @@ class Ring:
 
     def lease(self, slot: int, size: int) -> Bytes:
         """Hand out a filled slot: ``(size,) uint8``; it comes back when the last view of this array dies."""
+        self._ensure(slot, size)
         base = self.view.bytes(slot, size)
         self.leased += 1
         weakref.finalize(base, _give_back, self._returned, slot, os.getpid()).atexit = False
@@ -157,32 +173,51 @@ class Ring:
 
     def reclaim(self) -> None:
         """Take back the slots whose leases ended."""
-        if self._returned and self._pinned:
-            import torch
-
-            torch.cuda.synchronize()  # a copy to the device may still read a slot whose tensor is gone
-        while self._returned:
+        ended = len(self._returned)
+        if ended and self._pinned and self._exposed is not None:
+            self._exposed.settle()  # a copy to the device may still read a slot whose tensor is gone
+        for _ in range(ended):
             self._free.append(self._returned.popleft())
             self.leased -= 1
 
-    def pin(self, slot: int, size: int) -> None:
-        """Page-lock a slot, so that copies to a CUDA device need no staging."""
-        import torch
+    def pin(self, slot: int, size: int, locks: PageLocks, exposed: bool) -> bool:
+        """Page-lock a slot of at least ``size`` bytes, so that copies to a device need no staging.
 
+        It stays locked until it grows or the ring is closed.  Where a lock fails, no other slot is tried: locked memory
+        has run out.
+
+        Args:
+            slot: That is leased.
+            size: Bytes.
+            locks: Locks it.
+            exposed: Whether copies from locked slots may outlive their leases.  From then on they are waited for before
+                a slot is used again.  Who holds the lease until his copies are done does not need that.
+
+        Returns:
+            Whether it is locked.
+        """
+        if exposed:
+            self._exposed = locks
         if slot in self._pinned:
-            return
-        address = self.view.address(slot, size)
-        status = torch.cuda.cudart().cudaHostRegister(address, size, 0)  # type: ignore[no-untyped-call]
-        if int(status) != 0:
-            _logger.warning("CUDA can't page-lock %d bytes of shared memory (error %d)", size, int(status))
-        else:
-            self._pinned[slot] = (address, size)
+            return True
+        if self._unlockable:
+            return False
+        address, held = self.view.address(slot, size), self.view.ensure(slot, size)
+        if not locks.lock(address, held):
+            self._unlockable = True
+            return False
+        self._pinned[slot] = (address, held, locks)
+        return True
+
+    def _ensure(self, slot: int, size: int) -> None:
+        """Make a slot hold ``size`` bytes; pages that are unmapped as it grows must not be locked."""
+        if slot in self._pinned and self._pinned[slot][1] < size:
+            self._unpin(slot)
+        self.view.ensure(slot, size)
 
     def _unpin(self, slot: int) -> None:
-        import torch
-
-        address, _ = self._pinned.pop(slot)
-        torch.cuda.cudart().cudaHostUnregister(address)  # type: ignore[no-untyped-call]
+        address, _, locks = self._pinned.pop(slot)
+        locks.unlock(address)
 
     def close(self) -> None:
         """Close the file; leased memory stays valid until its last view dies."""

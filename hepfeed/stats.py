@@ -30,7 +30,8 @@ class FeedStats(dict[str, Any]):
     Keys:
         read, inflate, scatter, transform: Seconds of all readers together; ``transform`` is the pipeline.
         wait: Seconds that the consumer waited for a batch.
-        transfer: Seconds of the consumer's process for dispatch, views, ``outputs`` and ``delivery_fn``.
+        transfer: Seconds of the consumer's process for dispatch, views, ``outputs`` and ``delivery_fn``, and to begin
+            the copies to a device; the copies themselves run beside.
         readers: Number of readers (0: in the consumer's process).
         seconds: From the first request of an epoch to the last batch, over all epochs.
         events, batches: Delivered.
@@ -39,6 +40,7 @@ class FeedStats(dict[str, Any]):
         restarts: Readers that died and were replaced.
         copies: Batches that were copied because the consumer kept earlier ones.
         bytes_read, bytes_inflated, chunks: From the files, and after decoding.
+        bytes_sent: Copied to a device.
         events_per_s: ``events / seconds``.
         busy: Part of their time that the readers were busy.
         bottleneck: A stage's name, or ``"consumer"``.
@@ -75,7 +77,10 @@ class StageClock:
         self._clock = clock
         self.stages = dict.fromkeys(STAGES, 0.0)
         self.counts = dict.fromkeys(
-            ("events", "batches", "skipped", "removed", "restarts", "copies", "bytes_read", "bytes_inflated", "chunks"),
+            (
+                *("events", "batches", "skipped", "removed", "restarts", "copies"),
+                *("bytes_read", "bytes_inflated", "chunks", "bytes_sent"),
+            ),
             0,
         )
         self.seconds = 0.0

@@ -22,7 +22,7 @@ from hepfeed.filler import BatchSpec, Window
 from hepfeed.form import StreamForm
 from hepfeed.index import EventIndex
 from hepfeed.parts.strips import Piece, Strips
-from hepfeed.ring import Ring
+from hepfeed.ring import PageLocks, Ring
 from hepfeed.stats import StageClock
 from hepfeed.tasks import Finish, Finished, Flush, Read, ReadDone, Recall, Recalled, RecallMany
 
@@ -80,7 +80,7 @@ class Delivery:
         weight: Of the events of ``spec``, where events have weights.
         kept: Rows of the slot that are valid, where some failed; None for all.
         shared: Whether the consumer may keep views of ``memory``; else it must copy, so that the slot comes back.
-        pin: Page-locks the slot for copies to a CUDA device.
+        pin: Page-locks the slot for copies to a device; see :meth:`hepfeed.ring.Ring.pin`.
     """
 
     spec: BatchSpec
@@ -88,7 +88,7 @@ class Delivery:
     finished: Finished | Piece | None
     kept: NDArray[np.int64] | None
     shared: bool
-    pin: Callable[[], None]
+    pin: Callable[[PageLocks, bool], bool]
     events: int
     counts: dict[str, Ints]
     weight: NDArray[np.float32] | None
@@ -108,6 +108,7 @@ class Pending:
     ready: bool = False
     finished: Finished | Piece | None = None
     group: SharedSlot | None = None
+    delivery: Delivery | None = None  # where it was looked at before its turn
 
 
 @dataclass(eq=False)
@@ -378,10 +379,23 @@ class Stream:
         batch = self.batches.popleft()
         if self._pool.num_readers:
             self.clock.stages["wait"] += waited
-        delivery = self._deliver(batch)
+        delivery = batch.delivery or self._deliver(batch)
         self._pool.dispatch()
         self.clock.stages["transfer"] += max(0.0, self.clock.since(begun) - waited)
         return delivery
+
+    def look(self) -> Delivery | None:
+        """Return what :meth:`next` will, if it is there already; None otherwise, and where that would raise.
+
+        It reads nothing and waits for nobody, and the batch stays first in line.
+        """
+        if self._pool.num_readers and not (self.batches and self.batches[0].ready):
+            self._pool.pump(0.0)
+        head = self.batches[0] if self.batches else None
+        if head is None or not head.ready or (head.failures and self.on_error != "skip"):
+            return None
+        head.delivery = head.delivery or self._deliver(head)
+        return head.delivery
 
     def _deliver(self, batch: Pending) -> Delivery:
         ring = self._pool.ring
@@ -413,7 +427,9 @@ class Stream:
 
     def give_back(self, batch: Pending) -> None:
         """Free the slot of a batch that is not delivered."""
-        if batch.group is not None:
+        if batch.delivery is not None:  # leased, so that it comes back by itself
+            batch.delivery = None
+        elif batch.group is not None:
             batch.group.drop(self._pool.ring)
         elif batch.slot >= 0:
             self._pool.ring.release(batch.slot)
