@@ -8,11 +8,11 @@ from typing import Any
 
 import sparse_rivals as rivals
 import torch
-import tracks
 from numpy.typing import NDArray
 from race import Run, Side
 
 import hepfeed.sparse as hsp
+from hepfeed.bench import tracks
 from hepfeed.kernel_map import build_kernel_map
 from hepfeed.tensors import KernelMap
 

@@ -1,0 +1,1 @@
+"""Benchmarks that come with hepfeed: what ``hepfeed bench`` measures."""

@@ -1,0 +1,48 @@
+"""Times of calls on a device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+__all__ = ["Clock"]
+
+_ROUND_S = 0.02
+"""A round repeats what is shorter than this."""
+
+
+class Clock:
+    """Measures calls: with CUDA's events on a card, so that the time is the device's; else with the processor's clock.
+
+    Attributes:
+        device: Where the calls do their work, on its current stream.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def rounds(self, run: Callable[[], Any], count: int) -> list[float]:
+        """Return the seconds of a call in each of some rounds; a call goes before them, for caches and choices."""
+        run()
+        repeats = max(1, int(_ROUND_S / max(self._time(run, 1), 1e-7)))
+        return [self._time(run, repeats) / repeats for _ in range(count)]
+
+    def _time(self, run: Callable[[], Any], repeats: int) -> float:
+        """Return the seconds that some calls take together."""
+        if self.device.type != "cuda":
+            begun = time.perf_counter()
+            for _ in range(repeats):
+                run()
+            return time.perf_counter() - begun
+        with torch.cuda.device(self.device):
+            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            torch.cuda.synchronize()
+            first.record()
+            for _ in range(repeats):
+                run()
+            last.record()
+            last.synchronize()
+            return float(first.elapsed_time(last)) / 1e3
