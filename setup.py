@@ -23,6 +23,7 @@ from setuptools.errors import CompileError
 JOBS = int(os.environ.get("HEPFEED_BUILD_JOBS", "0")) or os.cpu_count() or 1
 CSRC = Path("csrc")
 ARCHS = ("80", "86", "89", "90", "100", "120")
+OLDEST = 80  # whose tensor cores and asynchronous copies the kernels need
 SHARED = ["isa", "stream_copy"]
 EXTENSIONS = {
     "cache": ["bus_guard", "pack_cells", "read_runs", "unpack_cells"],
@@ -87,24 +88,33 @@ class Nvcc:
     """The CUDA compiler: which one, and for which cards."""
 
     def __init__(self) -> None:
-        home = os.environ.get("CUDA_HOME")
-        found = os.environ.get("HEPFEED_NVCC") or (home and shutil.which(f"{home}/bin/nvcc")) or shutil.which("nvcc")
-        if not found or not shutil.which(found):
-            raise FileNotFoundError(
-                f"HEPFEED_CUDA needs nvcc, and there is none at {found or '$CUDA_HOME/bin or on the path'}: install the"
-                " CUDA toolkit, or say where it is with HEPFEED_NVCC"
+        home, named = os.environ.get("CUDA_HOME"), os.environ.get("HEPFEED_NVCC")
+        if named and not shutil.which(named):
+            raise ValueError(f"HEPFEED_NVCC must be the path of nvcc, and {named!r} is no program")
+        found = named or (home and shutil.which(f"{home}/bin/nvcc")) or shutil.which("nvcc")
+        if not found:
+            raise CompileError(
+                "there is no nvcc in $CUDA_HOME/bin or on the path: for CUDA kernels install the CUDA toolkit, or say"
+                " where it is with HEPFEED_NVCC"
             )
         self.path = found
-        known = re.findall(r"compute_(\d+)", self._ask("--list-gpu-arch"))
-        wanted = re.findall(r"\w+", os.environ.get("HEPFEED_CUDA_ARCHS", ""))
+        known = [arch for arch in re.findall(r"compute_(\d+)", self._ask("--list-gpu-arch")) if int(arch) >= OLDEST]
+        wanted = re.findall(r"[^\s;,]+", os.environ.get("HEPFEED_CUDA_ARCHS", ""))
         unknown = sorted({arch for arch in wanted if arch.rstrip("a") not in known})
         if unknown:
-            raise ValueError(f"HEPFEED_CUDA_ARCHS names {', '.join(unknown)}, and {found} knows {', '.join(known)}")
+            raise ValueError(
+                f"HEPFEED_CUDA_ARCHS names {', '.join(unknown)}: give some of those that {found} knows, such as"
+                f' "80;90": {", ".join(sorted(known, key=int))}'
+            )
         self.archs = wanted or [arch for arch in ARCHS if arch in known]
+        if not self.archs:
+            raise CompileError(f"{found} knows no compute capability from 8.0 on: install a newer CUDA toolkit")
 
     def _ask(self, *options: str) -> str:
         """Return what nvcc answers; its dry runs go to the other stream."""
-        answer = subprocess.run([self.path, *options], capture_output=True, text=True, check=True)
+        answer = subprocess.run([self.path, *options], capture_output=True, text=True)
+        if answer.returncode:
+            raise CompileError(f"{self.path} {' '.join(options)} fails: {(answer.stderr or answer.stdout).strip()}")
         return answer.stdout + answer.stderr
 
     @property
@@ -115,7 +125,7 @@ class Nvcc:
         for place in places:
             if (place / "libcudart_static.a").exists():
                 return str(place)
-        raise FileNotFoundError(f"libcudart_static.a is not beside {self.path}")
+        raise CompileError(f"libcudart_static.a is not beside {self.path}: install all of the CUDA toolkit")
 
     def compile(self, source: Path, target: Path) -> None:
         """Compile a file for all cards, unless its object is newer than all sources."""
@@ -176,7 +186,7 @@ def cuda_extension() -> list[Pybind11Extension]:
         return []
     try:
         Nvcc()
-    except FileNotFoundError as reason:
+    except CompileError as reason:
         if wish == "1":
             raise
         print(f"hepfeed is built without CUDA kernels: {reason}")

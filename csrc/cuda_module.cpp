@@ -16,6 +16,7 @@
 
 PYBIND11_MODULE(HEPFEED_CUDA_MODULE, module, pybind11::mod_gil_not_used()) {
   using namespace hepfeed::device;
+  module.doc() = "Native kernels for CUDA devices; arrays are given by their addresses.";
   bind_runtime(module);
   bind_sites(module);
   bind_convolution(module);

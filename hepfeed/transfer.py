@@ -123,7 +123,8 @@ class Transfer:
         others = _load(batch, shipment)
         if others and pin is not None:  # the consumer gets views of the slot, and may copy from them by itself
             pin(engine, True)
-        source = _Source([], [batch, memory])
+        # Before the side stream is the current one, which would be marked instead.
+        source = _Source([engine.mark_consumer()] if was_lent else [], [batch, memory])
         with engine.aside(), torch.no_grad():
             self._going.append(source)
             try:
@@ -131,11 +132,9 @@ class Transfer:
             finally:
                 source.memory += shipment.sources
                 source.events.append(engine.mark())
-                if was_lent:
-                    source.events.append(engine.mark_consumer())
             there = map_tensors(batch, lambda tensor: shipment.twin(tensor) if is_plain(tensor) else tensor)
             if late is None:
-                return Sent(there, source.events[0], shipment.buffers, others, shipment.bytes)
+                return Sent(there, source.events[-1], shipment.buffers, others, shipment.bytes)
             made, check = late(there)
             return Sent(made, engine.mark(), _memory_of(made, engine.device), others, shipment.bytes, check)
 

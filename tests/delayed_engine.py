@@ -168,12 +168,14 @@ class DelayedEngine:
     # ---- the consumer
 
     def mark_consumer(self):
+        assert not self._aside, "the current stream is not the consumer's"
         self.consumer_marks += 1
         mark = Mark(self)
         mark.set()
         return mark
 
     def hand_over(self, event, tensors):
+        assert not self._aside, "the current stream is not the consumer's"
         event.wait()
         for tensor in tensors:
             self.recorded.add(tensor.untyped_storage().data_ptr())

@@ -15,11 +15,13 @@ from dataclasses import asdict, dataclass
 
 import emulated
 
-PRELOADED = {"plain": None, "address": "libasan.so", "thread": "libtsan.so"}
+PRELOADED = {"plain": [], "address": ["libasan.so", "libstdc++.so"], "thread": ["libtsan.so"]}
+"""Libraries that must be there from the start; AddressSanitizer looks for those of C++ exceptions then."""
+
 FAILED = {1: "a test failed", 66: "ThreadSanitizer", 67: "AddressSanitizer"}
 """Exit statuses that say that something is wrong with the kernels; others are troubles of the run itself."""
 
-_JOB_S = 170
+_JOB_S = 600
 _POLL_S = 0.02
 
 
@@ -58,9 +60,12 @@ def environment(variant):
         "ASAN_OPTIONS": "detect_leaks=0:exitcode=67",
         "TSAN_OPTIONS": "exitcode=66:halt_on_error=1:report_signal_unsafe=0",
     }
-    if PRELOADED[variant]:
-        command = [emulated.compiler(), f"-print-file-name={PRELOADED[variant]}"]
-        variables["LD_PRELOAD"] = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    libraries = []
+    for name in PRELOADED[variant]:
+        command = [emulated.compiler(), f"-print-file-name={name}"]
+        libraries.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+    if libraries:
+        variables["LD_PRELOAD"] = ":".join(libraries)
     return variables
 
 

@@ -117,6 +117,25 @@ def test_parameters_of_another_dtype_are_converted(backend):
         assert torch.equal(made, one)
 
 
+def test_statistics_of_another_dtype_give_gradients_of_that_of_the_sums(backend):
+    case = Case(5, 40, torch.float64, backend)
+    mean, inverse = case.x.mean(0), 1 / case.x.std(0)
+    parameters = case.grad, case.x, case.weight, case.bias
+    made = device.batch_norm_grad(*parameters, mean.bfloat16(), inverse.float(), True, EPS, False)
+    expected = device.batch_norm_grad(*parameters, mean.bfloat16().double(), inverse.float().double(), True, EPS, False)
+    for a, b in zip(made, expected, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_stays_in_its_row_where_the_statistics_are_given(backend, bad):
+    case = Case(5, 3, torch.float32, backend)
+    case.grad[1, 0] = bad
+    statistics = case.x.mean(0), 1 / case.x.std(0)
+    made, *_ = device.batch_norm_grad(case.grad, case.x, None, None, *statistics, False, EPS, False)
+    assert made.isfinite().logical_not().nonzero().tolist() == [[1, 0]]
+
+
 def test_moments_far_from_zero_keep_their_digits(backend):
     x = (torch.randn(1000, 3, generator=torch.Generator().manual_seed(0)) + 1000).to(backend.device)
     _, mean, _, variance = device.batch_norm(x, None, None, None, None, True, EPS, False)

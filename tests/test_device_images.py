@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from hepfeed.device.sorting import sort_pairs
 from hepfeed.device.transforms.arrays import movable, torch_type
 from hepfeed.device.transforms.casting import cast_numbers
 from hepfeed.device.transforms.context import Context
 from hepfeed.device.transforms.faults import Faults
-from hepfeed.device.transforms.sites import sorted_rows
 from hepfeed.draws import Draws
 from hepfeed.noise import drop_items, gaussian_noise, poisson_noise
 from hepfeed.programs import Operation, run_program
@@ -443,10 +443,10 @@ def test_labels_are_those_of_the_largest_weight_or_of_most_rows(backend):
     assert found.tolist() == [5, 1, 9]
 
 
-def test_sorted_rows_of_one_key_keep_their_order(backend):
+def test_sorted_pairs_of_one_key_keep_their_order(backend):
     keys = np.random.default_rng(0).integers(0, 5, 70)
     bench = Bench(backend)
-    made, rows = sorted_rows(bench.tensor(keys), bench.tensor(np.arange(70, dtype=np.int32)), 5, bench.context)
+    made, rows = sort_pairs(bench.tensor(keys), bench.tensor(np.arange(70, dtype=np.int32)), 6)
     np.testing.assert_array_equal(rows.cpu().numpy(), np.argsort(keys, kind="stable"))
     np.testing.assert_array_equal(made.cpu().numpy(), np.sort(keys))
 

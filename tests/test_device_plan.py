@@ -297,6 +297,18 @@ def test_other_streams_wait_once_for_the_making_and_keep_the_memory(monkeypatch)
     assert log == [("recorded", 1), ("event of 1", 2), ("kept for", 2)]
 
 
+def test_nothing_is_made_while_a_graph_is_captured(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with FakeTensorMode():
+        tensor = torch.empty(3, device="cuda")
+    made = []
+    keeper = Keeper(made.append, lambda _: ())
+    with pytest.raises(RuntimeError, match="run the same once"):
+        keeper.of((tensor,))
+    assert not made
+    assert len(keeper) == 0
+
+
 @pytest.mark.gpu
 def test_another_stream_waits_for_the_making():
     if not torch.cuda.is_available():

@@ -365,6 +365,8 @@ def test_a_column_that_is_no_row_is_left_out(backend):
         (lambda x, lists: rows.row_dot(x, x, *lists), ValueError, r"left must be \(30, 3\), not \(20, 3\)"),
         (lambda x, lists: rows.row_dot(x, x.double(), *lists), SpecError, "right must be torch.float32"),
         (lambda x, lists: rows.row_put(x, x[:2].int(), lists[3], lists[4]), ValueError, r"argmax must be \(20, 3\)"),
+        (lambda x, lists: rows.row_put(x, x.long(), lists[3], lists[4]), ValueError, "argmax must be int32"),
+        (lambda x, lists: rows.row_pick(x, x.bfloat16(), lists[3], lists[4]), ValueError, "argmax must be int32"),
         (
             lambda x, lists: rows.row_pick(x, x[:, :2].int(), lists[3], lists[4]),
             ValueError,

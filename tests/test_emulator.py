@@ -536,7 +536,7 @@ def test_many_faults_leave_no_stacks_behind(run):
 # The build
 
 
-def test_a_build_is_kept_and_a_changed_source_is_another(monkeypatch, tmp_path):
+def test_a_build_is_kept_and_a_changed_source_is_another():
     assert emulated.build(program="primitives") == emulated.build(program="primitives")
     path = "emu/tests/primitives.cuh"
     text = (emulated.ROOT / "csrc" / path).read_text()

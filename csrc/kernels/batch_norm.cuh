@@ -301,11 +301,11 @@ __global__ void __launch_bounds__(kJoinChannels* kJoinSlices)
   const double inverse = static_cast<double>(normalisation.inverse[channel]);
   const double scale =
       normalisation.weight ? inverse * static_cast<double>(normalisation.weight[channel]) : inverse;
-  const double share = of_batch ? scale / static_cast<double>(rows) : 0;
+  const double share = scale / static_cast<double>(rows);
   out.bias[channel] = static_cast<W>(sum);
   out.weight[channel] = static_cast<W>(product * inverse);
-  out.offset[channel] = static_cast<W>(share * sum);
-  out.slope[channel] = static_cast<W>(share * inverse * inverse * product);
+  out.offset[channel] = of_batch ? static_cast<W>(share * sum) : W{0};  // also where the sum is not finite
+  out.slope[channel] = of_batch ? static_cast<W>(share * inverse * inverse * product) : W{0};
 }
 
 // out = g * scale - offset - (x - mean) * slope, with the g of block_gradients().

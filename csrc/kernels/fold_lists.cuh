@@ -93,7 +93,7 @@ __device__ void fold_chunk(const Fold& fold, int64_t list, int64_t first, int64_
 // The first `chunks` blocks are those of chunks, of which there are none where no list can be long; the
 // others have kFoldThreads / pieces lists each, or one.
 template <class Fold>
-__global__ void __launch_bounds__(kFoldThreads)
+__global__ void __launch_bounds__(kFoldThreads, 2)
     fold_lists(Fold fold, RowLists lists, int64_t chunks, typename Fold::Total* parts, int64_t* opens) {
   HEPFEED_SHARED(typename Fold::Total, known, [kFoldThreads]);
   const int64_t chunk = blockIdx.x;
@@ -102,20 +102,18 @@ __global__ void __launch_bounds__(kFoldThreads)
   const int64_t end = begin + kChunkEntries < lists.entries ? begin + kChunkEntries : lists.entries;
   typename Fold::Total* const parts_here = parts + chunk * 2 * fold.pieces.count;
   int64_t opened = -1;
-  const int64_t list = block_list_of_entry(lists, begin);
-  const int64_t first = lists.first(list), last = lists.last(list);
-  if (last - first > kChunkEntries) {
-    fold_chunk(fold, list, begin, last < end ? last : end, known, parts_here);
-    if (first == begin) opened = list;
-  }
-  if (last < end) {
-    const int64_t behind = block_list_of_entry(lists, end - 1);
-    const int64_t start = lists.first(behind);
-    if (start > begin && lists.last(behind) - start > kChunkEntries) {
-      __syncthreads();  // all have read what the other list left in shared memory
-      fold_chunk(fold, behind, start, end, known, parts_here + fold.pieces.count);
-      opened = behind;
+#pragma unroll 1  // or else all of it is there twice
+  for (int part = 0; part < 2; ++part) {
+    const int64_t list = block_list_of_entry(lists, part == 0 ? begin : end - 1);
+    const int64_t first = lists.first(list), last = lists.last(list);
+    if (part == 1 && first <= begin) break;
+    if (last - first > kChunkEntries) {
+      fold_chunk(fold, list, part == 0 ? begin : first, last < end ? last : end, known,
+                 parts_here + part * fold.pieces.count);
+      if (part == 1 || first == begin) opened = list;
+      __syncthreads();  // all have read what is left in shared memory
     }
+    if (last >= end) break;
   }
   if (threadIdx.x == 0) opens[chunk] = opened;
 }

@@ -23,7 +23,7 @@ constexpr int kMoves = 4;
 // where the last axis is not turned, and come by whole sectors of 32 bytes or from the cache else.  A unit is
 // up to 16 bytes: trailing axes that stay are part of it.  Every byte is read and written once.
 template <class Unit>
-__global__ void __launch_bounds__(kMoveThreads)
+__global__ void __launch_bounds__(kMoveThreads, 6)
     move_images(const Unit* __restrict__ in, Unit* __restrict__ out, Move move, Layout layout, Unit fill) {
   const uint32_t event = blockIdx.x / layout.blocks, block = blockIdx.x - event * layout.blocks;
   const int64_t* origin = move.origin ? move.origin + static_cast<int64_t>(event) * move.axes : nullptr;

@@ -73,6 +73,9 @@ __global__ void __launch_bounds__(kItemThreads)
 // Buffers of rows: one is multiplied while two are filled.
 constexpr int kStages = 3;
 
+// Threads that are to find place in a multiprocessor at least, so that each may have 128 registers.
+constexpr int kProductThreads = 512;
+
 // Bytes of shared memory of a block.
 template <class Product>
 constexpr int shared_bytes() {
@@ -89,7 +92,7 @@ struct Tiles {
 // Makes the sums of one item for one tile: sums (items, tiles, rows, columns of a tile).  The blocks of an
 // item come one after another, so that those which read the same rows do so at the same time.
 template <class Product>
-__global__ void __launch_bounds__(Product::kThreads)
+__global__ void __launch_bounds__(Product::kThreads, kProductThreads / Product::kThreads)
     outer_products_kernel(PairedRows<typename Product::Number> left,
                           PairedRows<typename Product::Number> right, const WorkItem* items, Tiles tiles,
                           typename Product::Sum* sums) {
@@ -121,15 +124,16 @@ __global__ void __launch_bounds__(Product::kThreads)
   };
   Product product;
   look_up(0);
-  copy(0);
-  look_up(1);
-  copy(1);
-  look_up(2);
+#pragma unroll 1  // the copies are a large part of the code
+  for (int step = 0; step < kStages - 1; ++step) {
+    copy(step);
+    look_up(step + 1);
+  }
   for (int step = 0; step < steps; ++step) {
     copy_async_wait<kStages - 2>();
     __syncthreads();  // this step's rows are there, and all have done with those of the step before
-    copy(step + 2);
-    look_up(step + 3);
+    copy(step + kStages - 1);
+    look_up(step + kStages);
     const Number* const buffer = shared + step % kStages * kBuffer;
     product.add(buffer, buffer + kLeft);
   }

@@ -91,8 +91,11 @@ def batch_norm_grad(
     grad, features = grad.contiguous(), features.contiguous()
     rows, channels = features.shape
     factors, shifts, means, scales = (_of_channels(features, *item) for item in given.items())
-    out, of_weight, of_bias = torch.empty_like(features), torch.empty_like(mean), torch.empty_like(mean)
-    slopes = mean.new_empty((2, channels))
+    out = torch.empty_like(features)
+    kind = sum_dtype(features.dtype)
+    of_weight, of_bias, slopes = (
+        out.new_empty(shape, dtype=kind) for shape in ((channels,), (channels,), (2, channels))
+    )
     with native.on_device(features):
         work = _work(features)
         native.kernels().batch_norm_grad(

@@ -52,8 +52,9 @@ class Keeper(Generic[T]):
 
     A thing is made on the current stream of the device.  Where another one asks later, it waits for the event of its
     making, and the memory is not given to others before that stream is done.  While a CUDA graph is captured there is
-    nothing to wait for, since capturing begins with all work done.  The graph replays what was made for it: the tensors
-    must outlive it and stay as they are.
+    nothing to wait for, since capturing begins with all work done; and nothing can be made, since the work would not be
+    done before the graph is replayed.  The graph replays what was made for it: the tensors must outlive it and stay as
+    they are.
 
     Args:
         make: Of the tensors and the numbers makes the thing, which must hold none of the tensors.
@@ -80,6 +81,7 @@ class Keeper(Generic[T]):
         """Return what was made of ``tensors``, one or more, and ``numbers``; or make it.
 
         Raises:
+            RuntimeError: It must be made while a CUDA graph is captured.
             Exception: What ``make`` raises; nothing is kept then.
         """
         with self._lock:
@@ -87,10 +89,16 @@ class Keeper(Generic[T]):
         if found is not None:
             self._wait(found, tensors[0].device)
             return found.made
+        is_cuda = tensors[0].device.type == "cuda"
+        if is_cuda and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError(
+                "a CUDA graph is captured of a convolution along a kernel map that has not been used before: run the"
+                " same once with the same sites, forward and backward, before the capture"
+            )
         versions = [_version(tensor) for tensor in tensors]  # before it is made, in case another thread changes one
         made = self._make(*tensors, *numbers)
         event, streams = None, set()
-        if tensors[0].device.type == "cuda":
+        if is_cuda:
             stream = torch.cuda.current_stream(tensors[0].device)
             event = stream.record_event()
             streams.add(stream.cuda_stream)

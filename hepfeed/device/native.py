@@ -25,7 +25,7 @@ def _module() -> tuple[Any, str]:
         return None, f"hepfeed's CUDA kernels can't be loaded: {error}"
     count, trouble = module.devices()
     if not count:
-        return None, f"there is no CUDA device that can be used: {trouble}"
+        return None, f"there is no CUDA device that can be used: {trouble}; nvidia-smi shows the driver and its devices"
     if not torch.cuda.is_available():
         return None, "this torch has no CUDA: install one of its builds for CUDA"
     return module, ""

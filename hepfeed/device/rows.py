@@ -73,7 +73,7 @@ def row_sum(
 ) -> torch.Tensor:
     """Add the rows in each list."""
     check_dtypes(features=features)
-    check_same_device(features=features, coefficients=coefficients, starts=starts, columns=columns)
+    check_same_device(features=features, coefficients=coefficients, starts=starts, columns=columns, places=places)
     _check_lists(starts, columns)
     if coefficients is not None:
         _check_places(coefficients, places, columns)
@@ -183,7 +183,7 @@ def row_pick(
     """Read what ``argmax`` names."""
     check_dtypes(features=features)
     check_same_device(features=features, argmax=argmax)
-    _check_shape("argmax", argmax, argmax.shape[0], features.shape[1])
+    _check_argmax(argmax, len(argmax), features.shape[1])
     features, argmax = features.contiguous(), argmax.contiguous()
     rows, channels = features.shape
     out = features.new_empty(argmax.shape)
@@ -208,7 +208,7 @@ def row_put(
     check_dtypes(features=features)
     check_same_device(features=features, argmax=argmax, back_starts=back_starts, back_columns=back_columns)
     _check_lists(back_starts, back_columns)
-    _check_shape("argmax", argmax, *features.shape)
+    _check_argmax(argmax, *features.shape)
     features, argmax, lists = features.contiguous(), argmax.contiguous(), back_starts.shape[0] - 1
     rows, channels = features.shape
     out = features.new_empty((lists, channels))
@@ -284,6 +284,12 @@ def _check_places(numbers: torch.Tensor, places: torch.Tensor, columns: torch.Te
 def _check_shape(name: str, matrix: torch.Tensor, rows: int, channels: int) -> None:
     if matrix.shape != (rows, channels):
         raise ValueError(f"{name} must be ({rows}, {channels}), not {tuple(matrix.shape)}")
+
+
+def _check_argmax(argmax: torch.Tensor, rows: int, channels: int) -> None:
+    _check_shape("argmax", argmax, rows, channels)
+    if argmax.dtype != torch.int32:
+        raise ValueError(f"argmax must be int32, not {argmax.dtype}")
 
 
 def _work(features: torch.Tensor, count: int) -> torch.Tensor:

@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 
 from hepfeed.device import native
 
-__all__ = ["as_array", "has_numbers", "is_float", "movable", "numpy_type", "real_type", "torch_type", "upload"]
+__all__ = [
+    "as_array",
+    "has_numbers",
+    "is_float",
+    "movable",
+    "numpy_type",
+    "real_type",
+    "take_rows",
+    "torch_type",
+    "upload",
+]
 
 _NUMBERS = (
     torch.int8,
@@ -65,6 +75,11 @@ def numpy_type(dtype: torch.dtype) -> np.dtype[Any]:
 def movable(tensor: torch.Tensor) -> torch.Tensor:
     """Return the same bytes as a type that all of torch's functions move: they have few for unsigned integers."""
     return tensor.view(_SIGNED[tensor.dtype]) if tensor.dtype in _SIGNED else tensor
+
+
+def take_rows(tensor: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Return some rows of a tensor of any type."""
+    return movable(tensor).index_select(0, rows).view(tensor.dtype)
 
 
 def upload(array: NDArray[Any], device: torch.device) -> torch.Tensor:

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 
 from hepfeed.device import native
-from hepfeed.device.transforms.arrays import has_numbers, movable
+from hepfeed.device.transforms.arrays import has_numbers, movable, take_rows
 from hepfeed.device.transforms.context import Context
 from hepfeed.device.transforms.faults import Refusal
 from hepfeed.device.transforms.items import site_offsets
-from hepfeed.device.transforms.sites import take_rows
 from hepfeed.tensors import Sparse
 from hepfeed.transforms.drop_out import DropOut
 from hepfeed.transforms.geometry import lengths_along, same_lengths

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from hepfeed.device import native
-from hepfeed.device.transforms.arrays import has_numbers, numpy_type, upload
+from hepfeed.device.sorting import sort_pairs
+from hepfeed.device.transforms.arrays import has_numbers, numpy_type, take_rows, upload
 from hepfeed.device.transforms.context import Context
 from hepfeed.device.transforms.faults import Refusal
-from hepfeed.device.transforms.sites import sorted_rows, take_rows
 from hepfeed.errors import SpecError
 from hepfeed.images import fill_item
 from hepfeed.tensors import Sparse
@@ -140,7 +140,7 @@ def _moved_sites(value: Sparse, move: Move, context: Context) -> Sparse:
         context.stream,
     )
     if move.origin is None:
-        keys, rows = sorted_rows(keys, rows, beyond, context)
+        keys, rows = sort_pairs(keys, rows, beyond + 1)
         # Nothing leaves, unless it was outside before; what was is behind the others now.
         context.faults.add(keys[-1:] == beyond)
         return Sparse(take_rows(value.features, rows), take_rows(moved, rows), move.shape, value.batch_size)

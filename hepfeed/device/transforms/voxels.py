@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from hepfeed.device import native
+from hepfeed.device.sorting import sort_pairs
 from hepfeed.device.transforms.arrays import as_array, is_float
 from hepfeed.device.transforms.casting import cast_numbers
 from hepfeed.device.transforms.context import Context
 from hepfeed.device.transforms.faults import Refusal
 from hepfeed.device.transforms.items import DeviceItems
-from hepfeed.device.transforms.sites import sorted_rows
 from hepfeed.errors import SpecError
 from hepfeed.grid import Box, edges_of
 from hepfeed.tensors import Jagged, Padded, Sparse
@@ -167,7 +167,7 @@ def _groups(points: _Points, options: Sequence[_AxisOption], outside: str, conte
         context.faults.address(),
         context.stream,
     )
-    return _Groups(*sorted_rows(keys, rows, beyond, context), beyond, context.stream)
+    return _Groups(*sort_pairs(keys, rows, beyond + 1), beyond, context.stream)
 
 
 def voxelise(step: Voxelise, batch: Batch, context: Context) -> Batch:
@@ -246,9 +246,9 @@ def _by_label(groups: _Groups, labels: torch.Tensor, context: Context) -> _Group
     label = labels.index_select(0, groups.order)
     unsigned = label ^ torch.iinfo(torch.int64).min  # which rises as the label does, taken as bits
     place = torch.arange(len(label), dtype=torch.int32, device=label.device)
-    _, place = sorted_rows(unsigned, place, 2**64 - 1, context)
+    _, place = sort_pairs(unsigned, place, 2**64)
     keys, order = groups.keys.index_select(0, place), groups.order.index_select(0, place)
-    return _Groups(*sorted_rows(keys, order, groups.beyond, context), groups.beyond, groups.stream)
+    return _Groups(*sort_pairs(keys, order, groups.beyond + 1), groups.beyond, groups.stream)
 
 
 def histogram(step: Histogram, batch: Batch, context: Context) -> Batch:
