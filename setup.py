@@ -3,8 +3,8 @@
 Environment:
     HEPFEED_BUILD_JOBS: Files that are compiled at once; all processors by default.
     HEPFEED_CUDA: ``auto`` builds the CUDA kernels where nvcc is found, ``0`` never, ``1`` fails without nvcc.
-    HEPFEED_CUDA_ARCHS: Compute capabilities to compile for, e.g. ``"80;90"``; the last of them as PTX too, from which
-        drivers compile for newer cards.  By default those of ``ARCHS`` that nvcc knows.
+    HEPFEED_CUDA_ARCHS: Compute capabilities to compile for, e.g. ``"80;90"``; the oldest of them as PTX too, from which
+        drivers compile for other cards that are newer.  By default those of ``ARCHS`` that nvcc knows.
     HEPFEED_NVCC: Path of nvcc, where it is not in ``$CUDA_HOME/bin`` or on the path.
 """
 
@@ -100,7 +100,7 @@ class Nvcc:
         self.path = found
         known = [arch for arch in re.findall(r"compute_(\d+)", self._ask("--list-gpu-arch")) if int(arch) >= OLDEST]
         wanted = re.findall(r"[^\s;,]+", os.environ.get("HEPFEED_CUDA_ARCHS", ""))
-        unknown = sorted({arch for arch in wanted if arch.rstrip("a") not in known})
+        unknown = sorted({arch for arch in wanted if arch not in known})
         if unknown:
             raise ValueError(
                 f"HEPFEED_CUDA_ARCHS names {', '.join(unknown)}: give some of those that {found} knows, such as"
@@ -133,8 +133,9 @@ class Nvcc:
         if target.exists() and target.stat().st_mtime > max(path.stat().st_mtime for path in sources):
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        cards = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in self.archs]
-        newest = self.archs[-1].rstrip("a")
+        # Nothing in the sources depends on the card: they are translated once, which is most of the work.
+        oldest = min(self.archs, key=int)
+        codes = ",".join([*(f"sm_{arch}" for arch in self.archs), f"compute_{oldest}"])
         command = [
             self.path,
             "-std=c++17",
@@ -145,8 +146,7 @@ class Nvcc:
             "-fPIC,-fvisibility=hidden,-Wall,-Wextra",
             "-Werror",
             "all-warnings",
-            *cards,
-            f"-gencode=arch=compute_{newest},code=compute_{newest}",
+            f"-gencode=arch=compute_{oldest},code=[{codes}]",
             "-c",
             str(source),
             "-o",

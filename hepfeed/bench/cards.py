@@ -50,6 +50,8 @@ class Card:
     def bound(self, work: Work, kind: str) -> float:
         """Return the seconds that the work takes at least: the roofline (Williams et al., CACM 52 (2009) 65).
 
+        Bytes come from memory: what an earlier kernel has left in a cache can be had faster.
+
         Args:
             work: See there.
             kind: Of the numbers, as in :attr:`flops`.
