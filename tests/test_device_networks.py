@@ -403,7 +403,7 @@ def no_device(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "move", [lambda x: x.cuda(), lambda x: x.to("cuda"), lambda x: x.to(device=torch.device("cuda", 1))], ids=str
+    "move", [lambda x: x.cuda(), lambda x: x.to("cuda"), lambda x: x.to(device=torch.device("cuda", 1))]
 )
 def test_going_to_cuda_where_there_is_none_says_why(no_device, move):
     with pytest.raises(SpecError, match=r"a SparseTensor must be on the CPU, not on cuda.*: there is no CUDA device"):
