@@ -25,13 +25,10 @@ class Backend:
         if self.device == "cpu":
             self.kernels.set_seed(seed)
 
-    @contextlib.contextmanager
-    def used(self, monkeypatch):
-        """Let `hepfeed.device` take these kernels."""
-        with monkeypatch.context() as patches:
-            patches.setattr(native, "kernels", lambda: self.kernels)
-            self.seed(0)
-            yield
+    def use(self, monkeypatch):
+        """Let `hepfeed.device` take these kernels; a test may set others with the same ``monkeypatch``."""
+        monkeypatch.setattr(native, "kernels", lambda: self.kernels)
+        self.seed(0)
 
     @contextlib.contextmanager
     def operators(self):

@@ -155,8 +155,8 @@ def backend(request, monkeypatch):
     found, trouble = backends.find(request.param)
     if found is None:
         pytest.skip(trouble)
-    with found.used(monkeypatch):
-        yield found
+    found.use(monkeypatch)
+    return found
 
 
 @pytest.fixture(scope="session")

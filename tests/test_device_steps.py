@@ -315,7 +315,8 @@ def test_points_on_edges_come_into_the_bin_of_the_cpu(places, bins):
     edges = np.linspace(0, 4, bins + 1)
     values = np.concatenate([places, edges, np.nextafter(edges, 9), np.nextafter(edges, -9)])
     batch = batch_of(x=jagged(values, dtype=np.float64))
-    with pytest.MonkeyPatch.context() as patch, found.used(patch):
+    with pytest.MonkeyPatch.context() as patch:
+        found.use(patch)
         for closed in (False, True):
             step = Histogram(points=("x",), bins=(bins,), ranges=((0, 4),), into="n", last_closed=closed)
             check(found, step, batch)

@@ -217,7 +217,8 @@ def test_random_maps(counts, channels, groups, seed):
     rng = np.random.default_rng(seed)
     lists = pairs(rng, 11, 40, counts)
     x, grad = (integers(rng, rows, groups * each, torch.bfloat16) for rows, each in zip((11, 40), channels))
-    with pytest.MonkeyPatch.context() as patches, found.used(patches):
+    with pytest.MonkeyPatch.context() as patches:
+        found.use(patches)
         found.seed(seed)
         made = gradient(found, x, grad, lists, groups)
     assert_exact(made, twin(x, grad, lists, groups))
