@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import gc
-import platform
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+
+from hepfeed.bench.clock import milliseconds
 
 TURN_S = 0.02
 """A turn repeats what is shorter than this."""
@@ -24,20 +24,6 @@ WIDTH = 160
 Run = Callable[[], Any]
 Times = dict[str, list[float]]
 """Seconds of each round, by side."""
-
-
-def processor() -> str:
-    """Return what the system calls the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def milliseconds(seconds: float) -> str:
-    """Return a time with three digits."""
-    value = seconds * 1e3
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,33 @@
-"""Times of calls on a device."""
+"""Times of calls on a device, and how they are said."""
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["Clock"]
+__all__ = ["Clock", "milliseconds", "processor"]
 
 _ROUND_S = 0.02
 """A round repeats what is shorter than this."""
+
+
+def processor() -> str:
+    """Return what the system calls the processor."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def milliseconds(seconds: float) -> str:
+    """Return a time with three digits."""
+    value = seconds * 1e3
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 class Clock:

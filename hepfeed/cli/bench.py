@@ -120,16 +120,13 @@ def _numbers(option: str, text: str) -> list[int]:
 
 def _name(device: Any) -> str:
     """What the system calls a device."""
-    import platform
-
     import torch
+
+    from hepfeed.bench.clock import processor
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads"
+    return f"{processor()}, {torch.get_num_threads()} threads"
 
 
 def _peaks(card: Card) -> str:
@@ -141,6 +138,8 @@ def _table(rows: Sequence[Row], title: str) -> Table:
     import numpy as np
     from rich.table import Table
 
+    from hepfeed.bench.clock import milliseconds
+
     rivals = [name for name in dict.fromkeys(side for row in rows for side in row.seconds) if name != "hepfeed"]
     table = Table(title=title)
     for column in ("what", "bound", "hepfeed", "of bound"):
@@ -148,17 +147,19 @@ def _table(rows: Sequence[Row], title: str) -> Table:
     for name in rivals:
         table.add_column(name, justify="right")
     for row in rows:
-        cells = [row.what, _ms(row.bound), _ms(np.median(row.seconds["hepfeed"])), f"{100 * row.of_bound():.0f} %"]
+        cells = [
+            row.what,
+            milliseconds(row.bound),
+            milliseconds(float(np.median(row.seconds["hepfeed"]))),
+            f"{100 * row.of_bound():.0f} %",
+        ]
         for name in rivals:
             there = name in row.seconds
-            cells.append(f"{_ms(np.median(row.seconds[name]))} ({row.ratio(name):.2f} x)" if there else "")
+            cells.append(
+                f"{milliseconds(float(np.median(row.seconds[name])))} ({row.ratio(name):.2f} x)" if there else ""
+            )
         table.add_row(*cells)
     return table
-
-
-def _ms(seconds: Any) -> str:
-    value = float(seconds) * 1e3
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _record(rows: Sequence[Row], name: str, device: Any, card: Card, kinds: Sequence[Kind]) -> dict[str, Any]:
