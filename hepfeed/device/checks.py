@@ -6,7 +6,7 @@ import torch
 
 from hepfeed.errors import SpecError
 
-__all__ = ["check_dtypes", "check_same_device"]
+__all__ = ["check_dtypes", "check_one_dtype", "check_same_device"]
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -17,10 +17,25 @@ def check_dtypes(**tensors: torch.Tensor | None) -> None:
     Raises:
         SpecError: They are not.
     """
+    check_one_dtype(_DTYPES, "", **tensors)
+
+
+def check_one_dtype(known: tuple[torch.dtype, ...], hint: str, /, **tensors: torch.Tensor | None) -> None:
+    """Check that tensors, by their names, are of one of some dtypes, all of the same.
+
+    Args:
+        known: Those that some kernels have.
+        hint: Ends the message about another one.
+        tensors: One or more; None is passed over.
+
+    Raises:
+        SpecError: They are not.
+    """
     dtypes = {name: tensor.dtype for name, tensor in tensors.items() if tensor is not None}
     (first, dtype), *others = dtypes.items()
-    if dtype not in _DTYPES:
-        raise SpecError(f"{first} must be float32, float64, bfloat16 or float16, not {dtype}")
+    if dtype not in known:
+        *names, last = (str(each).removeprefix("torch.") for each in known)
+        raise SpecError(f"{first} must be {', '.join(names)} or {last}, not {dtype}{hint}")
     for name, other in others:
         if other != dtype:
             raise SpecError(f"{name} must be {dtype}, as {first} is, not {other}")

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from hepfeed.device import native
+from hepfeed.device import checks, native
 from hepfeed.errors import SpecError
 
-__all__ = ["array", "check_cuda", "check_device", "check_dtypes", "check_features", "kind_of", "wide"]
+__all__ = ["array", "check_cuda", "check_device", "check_dtypes", "check_features", "kind_of"]
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
@@ -61,15 +61,12 @@ def check_dtypes(**tensors: torch.Tensor | None) -> None:
     Raises:
         SpecError: They are not.
     """
-    given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-    dtypes = {name: tensor.dtype for name, tensor in given.items()}
-    (first, dtype), *others = dtypes.items()
-    if dtype not in _DTYPES and not (dtype == torch.float16 and given[first].device.type == "cuda"):
-        hint = "; on the CPU use bfloat16" if dtype == torch.float16 else ""
-        raise SpecError(f"{first} must be float32, float64 or bfloat16, not {dtype}{hint}")
-    for name, other in others:
-        if other != dtype:
-            raise SpecError(f"{name} must be {dtype}, as {first} is, not {other}")
+    given = next(tensor for tensor in tensors.values() if tensor is not None)
+    if given.device.type == "cuda":
+        checks.check_dtypes(**tensors)
+    else:
+        hint = "; on the CPU use bfloat16" if given.dtype == torch.float16 else ""
+        checks.check_one_dtype(_DTYPES, hint, **tensors)
 
 
 def check_features(name: str, features: torch.Tensor, rows: int) -> None:
@@ -94,8 +91,3 @@ def check_features(name: str, features: torch.Tensor, rows: int) -> None:
 def kind_of(given: Any) -> str:
     """Return shape and dtype of a tensor, or the type of something else, for a message."""
     return f"{tuple(given.shape)} {given.dtype}" if isinstance(given, torch.Tensor) else type(given).__name__
-
-
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype in which kernels add numbers of a dtype: float64 for float64, else float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32

@@ -13,8 +13,9 @@ import torch
 
 from hepfeed import _rows
 from hepfeed.device import batch_norm as device
+from hepfeed.device.floats import sum_dtype
 from hepfeed.errors import SpecError
-from hepfeed.sparse.arrays import array, check_dtypes, wide
+from hepfeed.sparse.arrays import array, check_dtypes
 
 __all__ = ["EagerBatchNorm", "batch_norm", "batch_norm_grad"]
 
@@ -53,7 +54,7 @@ def batch_norm(
     """
     check_dtypes(features=features)
     rows, channels = features.shape
-    kind, threads = wide(features.dtype), torch.get_num_threads()
+    kind, threads = sum_dtype(features.dtype), torch.get_num_threads()
     mean = torch.empty(channels, dtype=kind)
     if training and rows > 1:
         squares = torch.empty_like(mean)
@@ -79,7 +80,7 @@ def batch_norm(
 
 @batch_norm.register_fake
 def _(features: torch.Tensor, *rest: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    kind = wide(features.dtype)
+    kind = sum_dtype(features.dtype)
     first, second, third = (features.new_empty((features.shape[1],), dtype=kind) for _ in range(3))
     return torch.empty_like(features, memory_format=torch.contiguous_format), first, second, third
 
@@ -167,7 +168,7 @@ def _grad_backward(ctx: Any, *grads: torch.Tensor) -> tuple[Any, ...]:
         grad: torch.Tensor, features: torch.Tensor, factor: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """What the operator computes, in operations of torch."""
-        kind = wide(features.dtype)
+        kind = sum_dtype(features.dtype)
         g, x = grad.to(kind), features.to(kind)
         centre, scale = mean, inverse
         if of_batch:

@@ -14,9 +14,10 @@ from typing import Literal
 
 import torch
 
+from hepfeed.device.floats import sum_dtype
 from hepfeed.errors import SpecError
 from hepfeed.sparse import lookup, maps
-from hepfeed.sparse.arrays import check_device, wide
+from hepfeed.sparse.arrays import check_device
 from hepfeed.sparse.pooling import Reduction, reduce_rows
 from hepfeed.sparse.rows import RowLists, row_sum
 from hepfeed.sparse.sites import Sites
@@ -151,7 +152,7 @@ def interpolate(
     own = torch.arange(points.shape[0], dtype=torch.int32, device=points.device)
     targets = own.repeat(len(steps)).index_select(0, pairs)
     lists = RowLists.of_pairs(targets, rows.index_select(0, pairs), points.shape[0], x.num_sites, coefficients=True)
-    coefficients = weights.to(wide(x.dtype)).index_select(0, pairs)
+    coefficients = weights.to(sum_dtype(x.dtype)).index_select(0, pairs)
     out = row_sum(x.features, lists, coefficients)
     if not renormalise:
         return out

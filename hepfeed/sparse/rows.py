@@ -20,8 +20,9 @@ import torch
 
 from hepfeed import _rows
 from hepfeed.device import rows as device
+from hepfeed.device.floats import sum_dtype
 from hepfeed.errors import SpecError
-from hepfeed.sparse.arrays import array, check_dtypes, wide
+from hepfeed.sparse.arrays import array, check_dtypes
 
 __all__ = ["RowLists", "row_dot", "row_max", "row_mean", "row_pick", "row_put", "row_sum"]
 
@@ -102,7 +103,7 @@ def row_sum(features: torch.Tensor, lists: RowLists, coefficients: torch.Tensor 
 
 def row_mean(features: torch.Tensor, lists: RowLists) -> torch.Tensor:
     """Return ``(M, C)``: the mean of the rows in each list, 0 for an empty one; see :func:`row_sum`."""
-    counts = lists.counts().clamp(min=1).unsqueeze(1).to(wide(features.dtype))
+    counts = lists.counts().clamp(min=1).unsqueeze(1).to(sum_dtype(features.dtype))
     terms = features
     if features.dtype == torch.float16:  # whose sums end at 65504
         check_dtypes(features=features)
@@ -236,7 +237,7 @@ def _row_dot(
     back_places: torch.Tensor,
 ) -> torch.Tensor:
     check_dtypes(left=left, right=right)
-    out = left.new_empty((columns.shape[0],), dtype=wide(left.dtype))
+    out = left.new_empty((columns.shape[0],), dtype=sum_dtype(left.dtype))
     lists = array(starts), array(columns), array(places)
     _rows.row_dot(array(left), array(right), *lists, array(out), torch.get_num_threads())
     return out
@@ -244,7 +245,7 @@ def _row_dot(
 
 @_row_dot.register_fake
 def _(left: torch.Tensor, right: torch.Tensor, starts: torch.Tensor, columns: torch.Tensor, *rest: Any) -> torch.Tensor:
-    return left.new_empty((columns.shape[0],), dtype=wide(left.dtype))
+    return left.new_empty((columns.shape[0],), dtype=sum_dtype(left.dtype))
 
 
 @torch.library.custom_op("hepfeed::row_max", mutates_args=(), device_types="cpu")
@@ -367,6 +368,6 @@ _row_put.register_autograd(_put_backward, setup_context=_choice_setup)
 
 
 def _check_wide(name: str, given: torch.Tensor, features: torch.Tensor) -> None:
-    expected = wide(features.dtype)
+    expected = sum_dtype(features.dtype)
     if given.dtype != expected:
         raise SpecError(f"{name} must be {expected} for features of {features.dtype}, not {given.dtype}")

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from hepfeed.device.floats import sum_dtype
 from hepfeed.errors import SpecError
-from hepfeed.sparse.arrays import check_device, check_dtypes, kind_of, wide
+from hepfeed.sparse.arrays import check_device, check_dtypes, kind_of
 from hepfeed.sparse.batch_norm import EagerBatchNorm, batch_norm
 from hepfeed.sparse.modules.base import SparseModule, sparse_input
 from hepfeed.sparse.pooling import event_lists
@@ -155,7 +156,7 @@ def _by_event(module: Any, given: SparseTensor, channels: int, groups: int) -> S
     check_device(features=tensor.features)
     check_dtypes(features=tensor.features)
     lists = event_lists(tensor.sites)
-    x = tensor.features.to(wide(tensor.dtype))
+    x = tensor.features.to(sum_dtype(tensor.dtype))
     numbers = lists.counts().clamp(min=1).unsqueeze(1).to(x.dtype) * (channels // groups)
 
     def mean(rows: torch.Tensor) -> torch.Tensor:
