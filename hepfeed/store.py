@@ -26,7 +26,7 @@ from hepfeed.hdf5 import ChunkTable, DatasetInfo, FileInfo
 from hepfeed.progress import Progress
 from hepfeed.worker import call_everywhere
 
-__all__ = ["IndexStore", "Wanted", "describe_files", "load_tables"]
+__all__ = ["IndexStore", "Wanted", "describe_files", "load_tables", "user_cache"]
 
 _FORMAT = 2
 _APPLICATION = 0x48464944  # "HFID" in SQLite's application_id: no other program's tables are ever dropped
@@ -54,8 +54,13 @@ def default_store_path() -> Path:
     named = os.environ.get("HEPFEED_INDEX")
     if named:
         return Path(named)
+    return user_cache() / "index.sqlite"
+
+
+def user_cache() -> Path:
+    """Return hepfeed's folder in the user's cache directory; it may not be there yet."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "hepfeed" / "index.sqlite"
+    return Path(base) / "hepfeed"
 
 
 class IndexStore:

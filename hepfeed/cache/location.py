@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from hepfeed.store import user_cache
+
 __all__ = ["default_root"]
 
 
@@ -13,5 +15,4 @@ def default_root() -> Path:
     named = os.environ.get("HEPFEED_CACHE")
     if named:
         return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base) / "hepfeed" / "events"
+    return user_cache() / "events"

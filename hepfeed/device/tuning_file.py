@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -12,6 +11,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+from hepfeed.cache.lock import try_lock
+from hepfeed.store import user_cache
 
 __all__ = ["Choice", "TuningFile"]
 
@@ -57,10 +59,7 @@ class TuningFile:
     def default(cls) -> TuningFile:
         """``tuning.json`` in ``$HEPFEED_CACHE``, else in ``hepfeed`` in the user's cache directory."""
         named = os.environ.get("HEPFEED_CACHE")
-        if named:
-            return cls(Path(named) / "tuning.json")
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        return cls(Path(base) / "hepfeed" / "tuning.json")
+        return cls((Path(named) if named else user_cache()) / "tuning.json")
 
     def read(self, case: type[Case]) -> dict[Case, Choice]:
         """Return the choices, oldest first.
@@ -124,14 +123,8 @@ class TuningFile:
         descriptor = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             until = time.monotonic() + _PATIENCE_S
-            while time.monotonic() < until:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    time.sleep(0.01)
-                except OSError:  # a file system without locks
-                    break
+            while not try_lock(descriptor) and time.monotonic() < until:
+                time.sleep(0.01)
             yield
         finally:
             os.close(descriptor)
