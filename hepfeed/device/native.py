@@ -13,6 +13,9 @@ from hepfeed.errors import SpecError
 
 __all__ = ["address", "available", "kernels", "on_device", "stream", "why_not"]
 
+_OLDEST = (8, 0)
+"""Compute capability with the asynchronous copies and tensor cores that the kernels use."""
+
 
 @functools.cache
 def _module() -> tuple[Any, str]:
@@ -28,6 +31,10 @@ def _module() -> tuple[Any, str]:
         return None, f"there is no CUDA device that can be used: {trouble}; nvidia-smi shows the driver and its devices"
     if not torch.cuda.is_available():
         return None, "this torch has no CUDA: install one of its builds for CUDA"
+    newest = max(torch.cuda.get_device_capability(device) for device in range(torch.cuda.device_count()))
+    if newest < _OLDEST:
+        needed, given = (".".join(map(str, capability)) for capability in (_OLDEST, newest))
+        return None, f"hepfeed's kernels need a card of compute capability {needed} or later, and this one has {given}"
     return module, ""
 
 
