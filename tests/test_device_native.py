@@ -47,5 +47,5 @@ def test_what_is_missing_is_said(machine, found, words):
     machine(**found)
     assert not native.available()
     assert words in native.why_not()
-    with pytest.raises(SpecError, match="CUDA|compute capability"):
+    with pytest.raises(SpecError, match=r"CUDA|compute capability"):
         native.kernels()
