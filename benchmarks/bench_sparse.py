@@ -34,12 +34,13 @@ import sparse_rivals as rivals
 import torch
 import torch.nn.functional as F
 from race import Report, Side, Times, race
-from sparse_cases import STRIDED, SUBMANIFOLD, TOLERANCE, Convolution, Sites, track_sites
+from sparse_cases import TOLERANCE, Convolution, Sites, track_sites
 from sparse_nets import UnetStep
 
 from hepfeed import _convolution
 from hepfeed.bench import tracks
 from hepfeed.bench.clock import processor
+from hepfeed.bench.layer import STRIDED, SUBMANIFOLD
 from hepfeed.reference import kernel_map as kernel_map_reference
 
 CHANNELS = (16, 32, 64, 128)

@@ -13,15 +13,13 @@ from race import Run, Side
 
 import hepfeed.sparse as hsp
 from hepfeed.bench import tracks
+from hepfeed.bench.kernels import EVENTS
 from hepfeed.kernel_map import build_kernel_map
 from hepfeed.tensors import KernelMap
 
-EVENTS = 16
 TOLERANCE = 5e-6
 """Largest error of a float32 result, over the largest number of the same result in float64."""
 RIVAL_TOLERANCE = 2e-5
-SUBMANIFOLD: dict[str, Any] = {"kernel_size": 3, "submanifold": True}
-STRIDED: dict[str, Any] = {"kernel_size": 2, "stride": 2}
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class Convolution:
 
     Attributes:
         sites: Of the input.
-        options: Of the kernel map: :data:`SUBMANIFOLD` or :data:`STRIDED`.
+        options: Of the kernel map, as of :mod:`hepfeed.bench.layer`.
         features: ``(N, C_in)``.
         weight: ``(C_out, *kernel, C_in)``, hepfeed's module's.
         grad: ``(M, C_out)``: gradient of the output.
