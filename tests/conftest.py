@@ -28,6 +28,7 @@ hypothesis.settings.load_profile("hepfeed")
 
 _THREAD_GRACE_S = 2
 _MOST_WORKERS = 4  # more wait for the longest file
+_FONT = ".ttf"  # matplotlib keeps the fonts that it has drawn with open
 
 
 def pytest_xdist_auto_num_workers(config):
@@ -56,7 +57,8 @@ class Possessions:
     """The descriptors, child processes, threads, mapped rings and shared-memory files of this process."""
 
     def __init__(self):
-        self.descriptors = {fd: target for fd in os.listdir("/proc/self/fd") if (target := _target(fd))}
+        targets = {fd: _target(fd) for fd in os.listdir("/proc/self/fd")}
+        self.descriptors = {fd: target for fd, target in targets.items() if target and not target.endswith(_FONT)}
         self.children = descendants()
         self.threads = _threads()
         self.rings = _mapped_rings()

@@ -1,13 +1,11 @@
 """The demonstration: its events, its network, both loaders."""
 
-import io
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from hepfeed.cli import app
@@ -31,14 +29,6 @@ def folder(tmp_path_factory):
 def provider(folder, tmp_path):
     with open_provider(SampleSpec.load(folder / "lcd.yaml"), tmp_path, workers=0, seed=0) as provider:
         yield provider
-
-
-@pytest.fixture(scope="module")
-def fonts():
-    """Let matplotlib open its fonts, which it keeps open, before a test counts its descriptors."""
-    figure = Figure()
-    figure.subplots().set(yscale="log", title="warm")
-    figure.savefig(io.BytesIO())
 
 
 def test_the_events_have_a_specification_that_can_be_moved_with_them(folder):
@@ -138,7 +128,7 @@ def test_a_pass_knows_its_accuracy_and_speed():
     assert (done.accuracy, done.events_per_s) == (0.25, 400.0)
 
 
-def test_the_figure_is_drawn(fonts, provider, tmp_path):
+def test_the_figure_is_drawn(provider, tmp_path):
     training = train(provider, epochs=1, seed=0)
     plot_demo(tmp_path / "demo.png", training, compare(provider, workers=0, seed=0, limit_s=0))
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
@@ -155,7 +145,7 @@ def run_demo(*arguments):
     return " ".join(result.output.split())
 
 
-def test_the_command_makes_feeds_trains_and_compares(fonts, tmp_path):
+def test_the_command_makes_feeds_trains_and_compares(tmp_path):
     shown = run_demo(str(tmp_path / "lcd"), "--plot", str(tmp_path / "demo.png"))
     for part in ("What was made", "Training a network of 9,508 weights", "bottleneck", "torch + h5py", "hepfeed loads"):
         assert part in shown

@@ -50,11 +50,11 @@ def test_batches_that_are_finished_come_before_a_reader_that_hangs(dataset):
             time.sleep(1000)
         return batch
 
-    with hf.DataLoader(dataset, 30, num_workers=2, process_fn=hang, timeout=1.5) as loader:
+    with hf.DataLoader(dataset, 30, num_workers=2, process_fn=hang, timeout=6) as loader:
         iterator = iter(loader)
         batches = [next(iterator) for _ in range(5)]
         assert [batch["event"][0].tolist() for batch in batches] == [[0, 30 * i] for i in range(5)]
-        with pytest.raises(FeedTimeoutError, match=r"DataLoader timed out after 1\.5 seconds.*event 0 of") as caught:
+        with pytest.raises(FeedTimeoutError, match=r"DataLoader timed out after 6 seconds.*event 0 of") as caught:
             next(iterator)
     assert caught.value.file == dataset.files[1]
     assert caught.value.event == 0

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 import hepfeed as hf
 from hepfeed import ordered, statistics
 from hepfeed.cli import app
-from hepfeed.cli.stats import draw
 from hepfeed.errors import KeyMissingError, SpecError
 from hepfeed.figures import Statistics, default_path
 from hepfeed.moments import Moments, channels
@@ -285,14 +284,6 @@ def test_what_are_no_statistics_is_refused(tmp_path, text, message):
 # ---- the command
 
 
-@pytest.fixture(scope="module")
-def fonts(tmp_path_factory):
-    """Let matplotlib open its fonts, which it keeps open, before a test counts its descriptors."""
-    spectra = {"a": (np.arange(5.0), np.array([1.0, 3, 30, 2])), "b": (np.arange(3.0), np.array([20.0, 70]))}
-    draw(Statistics("", None, "read", 1, {}, spectra), tmp_path_factory.mktemp("fonts") / "a.png")
-
-
-@pytest.mark.usefixtures("fonts")
 def test_the_command_writes_beside_the_specification_and_prints_a_table(spec, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     spec.save(tmp_path / "lcd.yaml")

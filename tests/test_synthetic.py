@@ -762,13 +762,6 @@ def test_importing_the_package_loads_neither_torch_nor_matplotlib():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.fixture(scope="module")
-def _fonts(tmp_path_factory):
-    """Draw once, for matplotlib keeps the files of its fonts open: no test leaves them behind."""
-    plot_profiles(tmp_path_factory.mktemp("fonts") / "plot.png", [NextGenerator("OneElectron")], events=1)
-
-
-@pytest.mark.usefixtures("_fonts")
 def test_profiles_of_each_class_are_drawn(tmp_path):
     plot_profiles(
         tmp_path / "profiles.png", [LcdGenerator("EleEscan", (5.0, 9.0)), LcdGenerator("ChPiEscan")], events=8
@@ -776,7 +769,6 @@ def test_profiles_of_each_class_are_drawn(tmp_path):
     assert (tmp_path / "profiles.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.usefixtures("_fonts")
 @pytest.mark.parametrize(
     ("arguments", "row"),
     [
