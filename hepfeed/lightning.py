@@ -45,10 +45,11 @@ class EventDataModule(LightningDataModule):
 
     Args:
         spec: Path of the specification's file, or its list form.
-        batch_size: Events of a batch, on each rank.
+        batch_size: Events of a batch, on each rank; this and the options below that have a default of
+            :class:`~hepfeed.DataProvider` are taken from ``loader`` of the specification where they are not given.
         splits: Fractions by name; by default 0.8 ``train``, 0.1 ``val`` and 0.1 ``test``.
         num_workers: Readers of each rank; 0 reads in the training process.
-        cache: ``"auto"``, ``"ram"``, a directory or None; as in :class:`~hepfeed.DataProvider`.
+        cache: ``"auto"``, ``"ram"``, a directory, None or ``"spec"``; as in :class:`~hepfeed.DataProvider`.
         cache_size: Most bytes of the cache.
         seed: Of the splits, the orders and the functions' random numbers.
         shuffle: Order of the training events.  ``Trainer(overfit_batches=...)`` turns it off.
@@ -90,11 +91,11 @@ class EventDataModule(LightningDataModule):
     def __init__(
         self,
         spec: _Path | list[Any],
-        batch_size: int = 128,
+        batch_size: int | None = None,
         *,
         splits: dict[str, float] | None = None,
-        num_workers: int = 2,
-        cache: _Path | None = "auto",
+        num_workers: int | None = None,
+        cache: _Path | None = "spec",
         cache_size: float | None = None,
         seed: int = 0,
         shuffle: bool | Literal["full", "window", "mixed"] = True,

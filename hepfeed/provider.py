@@ -34,11 +34,13 @@ class DataProvider:
 
     Args:
         spec: The specification, its list form, or the path of its file.
-        batch_size: Events of a batch.
+        batch_size: Events of a batch; None: as ``loader`` of the specification says, or 128.
         splits: Fractions by name; one loader for each.
-        num_workers: Readers, shared by all loaders; 0 reads in this process.
+        num_workers: Readers, shared by all loaders; 0 reads in this process; None: as ``loader`` of the specification
+            says, or 2.
         cache: What comes out of the steps before the cache point is kept in the first epoch and read from then on, for
-            all parts together; as in :class:`~hepfeed.EventDataset`.
+            all parts together; as in :class:`~hepfeed.EventDataset`.  ``"spec"``: as ``loader`` of the specification
+            says, or ``"auto"``.
         cache_size: As in :class:`~hepfeed.EventDataset`.
         seed: Of the splits, the orders and the functions' random numbers.
         shuffle: Order of the part named ``train`` (or the first one); the others come in the order of the dataset.
@@ -52,12 +54,12 @@ class DataProvider:
         prebuild: As in :class:`~hepfeed.DataLoader`.
         drop_last: Leave out an incomplete last batch of the training part; the others are always complete.
         pin_memory: As in :class:`~hepfeed.DataLoader`.
-        prefetch_factor: As in :class:`~hepfeed.DataLoader`.
+        prefetch_factor: As in :class:`~hepfeed.DataLoader`; None: as ``loader`` of the specification says.
         timeout: As in :class:`~hepfeed.DataLoader`.
         composition: Of the training part.
         exhausted: Of the training part.
         max_events: Most events of an epoch, of each part.
-        window_events: As in :class:`~hepfeed.DataLoader`.
+        window_events: As in :class:`~hepfeed.DataLoader`; None: as ``loader`` of the specification says.
         window_bytes: As in :class:`~hepfeed.DataLoader`.
         length_matched: As in :class:`~hepfeed.DataLoader`.
         max_points: As in :class:`~hepfeed.DataLoader`.
@@ -81,11 +83,11 @@ class DataProvider:
     def __init__(
         self,
         spec: SampleSpec | Sequence[Any] | str | os.PathLike[str],
-        batch_size: int = 128,
+        batch_size: int | None = None,
         *,
         splits: Mapping[str, float] | None = None,
-        num_workers: int = 2,
-        cache: CacheOption = "auto",
+        num_workers: int | None = None,
+        cache: CacheOption = "spec",
         cache_size: float | None = None,
         seed: int = 0,
         shuffle: Shuffle = True,
@@ -124,6 +126,13 @@ class DataProvider:
             if not name.isidentifier() or hasattr(type(self), name) or name == "loaders":
                 raise SpecError(f"split {name!r} can't be an attribute of the provider: choose another name")
         self._spec = as_spec(spec)
+        chosen = self._spec.loader.chosen(
+            batch_size=batch_size,
+            num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
+            window_events=window_events,
+        )
+        workers, kept = chosen["num_workers"], chosen["cache"] if cache == "spec" else cache
         self.loaders: dict[str, DataLoader[Any]] = {}
         training = "train" if "train" in splits else next(iter(splits))
         datasets = {
@@ -137,26 +146,26 @@ class DataProvider:
                 augment=name == training,
                 on_nonfinite=on_nonfinite,
                 on_error=on_error,
-                cache=cache,
+                cache=kept,
                 cache_size=cache_size,
                 index=index,
                 progress=progress,
             )
             for name in splits
         }
-        self._pool = ReaderPool(num_workers, worker_method)
+        self._pool = ReaderPool(workers, worker_method)
         for name, dataset in datasets.items():
             trains = name == training
             self.loaders[name] = DataLoader(
                 dataset,
-                batch_size,
+                chosen["batch_size"],
                 shuffle if trains else False,
-                num_workers=num_workers,
+                num_workers=workers,
                 pin_memory=pin_memory,
                 drop_last=drop_last and trains,
                 timeout=timeout,
-                prefetch_factor=prefetch_factor if num_workers else None,
-                persistent_workers=num_workers > 0,
+                prefetch_factor=chosen["prefetch_factor"] if workers else None,
+                persistent_workers=workers > 0,
                 seed=seed,
                 process_fn=process_fn,
                 delivery_fn=delivery_fn,
@@ -165,7 +174,7 @@ class DataProvider:
                 composition=composition if trains else "exact",
                 exhausted=exhausted if trains else "drain",
                 max_events=max_events,
-                window_events=window_events,
+                window_events=chosen["window_events"],
                 window_bytes=window_bytes,
                 length_matched=length_matched,
                 max_points=max_points,

@@ -30,6 +30,7 @@ Everything is validated when the specification is made; no file of events is ope
 from __future__ import annotations
 
 import contextlib
+import copy
 import fnmatch
 import json
 import os
@@ -45,6 +46,7 @@ from hepfeed.columns import parse_key
 from hepfeed.errors import HepfeedError, KeyMissingError, SpecError, nearest
 from hepfeed.expression import find_name
 from hepfeed.filters import Filter
+from hepfeed.loader_options import LoaderOptions
 from hepfeed.patterns import HDF5_SUFFIXES, expand, hdf5_files, match
 from hepfeed.pipeline import CACHE, Pipeline, Transform
 from hepfeed.spec_options import (
@@ -125,6 +127,7 @@ class SampleSpec:
         targets: Name in a batch -> the step that makes it.
         pipeline: What readers do to a batch after the targets are made.
         weights: Rule for the weights of events, see :mod:`hepfeed.weight_rules`, or None for none.
+        loader: How the events are best read on a machine; :class:`hepfeed.DataProvider` goes by it.
     """
 
     def __init__(
@@ -137,6 +140,7 @@ class SampleSpec:
         transforms: Sequence[Transform] | Transform | Pipeline | None = None,
         targets: Mapping[str, Any] | None = None,
         weights: Any = None,
+        loader: Mapping[str, Any] | None = None,
         root: Path | None = None,
     ) -> None:
         """Make a specification.
@@ -165,6 +169,8 @@ class SampleSpec:
                 :class:`hepfeed.transforms.target.Target`.  They are made in this order, before the transforms; one
                 may use those before it.
             weights: Rule for the weights of events, see :mod:`hepfeed.weight_rules`.
+            loader: Options of :class:`hepfeed.loader_options.LoaderOptions`, such as ``{"num_workers": 4}``, which
+                :class:`hepfeed.DataProvider` takes where it is not given them.
             root: Directory that relative paths start from; default: the working directory.
 
         Raises:
@@ -173,7 +179,7 @@ class SampleSpec:
             FilterError: A filter is wrong.
         """
         given: dict[str, Any] = {"samples": samples, "filter": filter, "classes": classes, "dtypes": dtypes}
-        given |= {"transforms": transforms, "targets": targets, "weights": weights}
+        given |= {"transforms": transforms, "targets": targets, "weights": weights, "loader": loader}
         document = validate(Document, {name: value for name, value in given.items() if value is not None})
         if not document.samples:
             raise SpecError("a specification needs one sample or more, and the list is empty")
@@ -201,6 +207,7 @@ class SampleSpec:
             steps if isinstance(steps, Pipeline) else Pipeline(_located(steps, os.path.abspath(root or ".")))
         )
         self.weights: Rule | None = None if document.weights is None else read_rule(document.weights, self.classes)
+        self.loader = LoaderOptions.read(document.loader or {}, os.path.abspath(root or os.curdir))
 
     @property
     def steps(self) -> Pipeline:
@@ -235,8 +242,18 @@ class SampleSpec:
         first: list[Transform] = [] if on_nonfinite is None else [{"finite": {"action": on_nonfinite}}]
         return Pipeline(first) + self.steps + Pipeline(transform)
 
+    def with_loader(self, options: Mapping[str, Any]) -> SampleSpec:
+        """Return the specification with other options :attr:`loader`; a relative folder starts from the working one.
+
+        Raises:
+            SpecError: An option is wrong or unknown.
+        """
+        other = copy.copy(self)
+        other.loader = LoaderOptions.read(dict(options), os.getcwd())
+        return other
+
     def fingerprint(self) -> str:
-        """Return 32 hexadecimal digits that change with any option or the list of files.
+        """Return 32 hexadecimal digits that change with any option but :attr:`loader`, or the list of files.
 
         What is in the files is not looked at.
         """
@@ -269,7 +286,7 @@ class SampleSpec:
 
     def _identity(self) -> tuple[Any, ...]:
         made = (self.targets, self.pipeline.fingerprint(), self.weights)
-        return self.samples, self.filter, self.classes, self.dtypes, *made
+        return self.samples, self.filter, self.classes, self.dtypes, self.loader, *made
 
     def __hash__(self) -> int:
         return hash((self.names, tuple(self.files)))
@@ -277,6 +294,7 @@ class SampleSpec:
     def __repr__(self) -> str:
         options = {"filter": self.filter, "dtypes": self.dtypes, "targets": [*self.targets], "weights": self.weights}
         options |= {"transforms": [getattr(step, "__name__", type(step).__name__) for step in self.pipeline.steps]}
+        options |= {"loader": self.loader.given}
         written = "".join(f", {name}={value!r}" for name, value in options.items() if value)
         return (
             f"SampleSpec({len(self.samples)} samples, {len(self.files)} files, keys={list(self.names)}, "
@@ -347,6 +365,7 @@ class SampleSpec:
             "targets": {name: _written_target(target, known) for name, target in self.targets.items()},
             "transforms": self.pipeline.to_spec(),
             "weights": self.weights,
+            "loader": self.loader.written(directory),
         }
         return document | {name: value for name, value in options.items() if value}
 

@@ -260,6 +260,7 @@ class Document(BaseModel):
         transforms: Of :class:`hepfeed.pipeline.Pipeline`, not yet read.
         targets: Name -> rule, not yet read.
         weights: Rule of :mod:`hepfeed.weights`, not yet read.
+        loader: Options of :class:`hepfeed.loader_options.LoaderOptions`, not yet read.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
@@ -271,6 +272,7 @@ class Document(BaseModel):
     transforms: Any = None
     targets: Annotated[dict[str, Any], PlainValidator(_read_targets)] = {}
     weights: Any = None
+    loader: Any = None
 
 
 def read_entry(given: Any) -> Entry:

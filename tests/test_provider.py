@@ -153,3 +153,18 @@ def test_an_unknown_part_is_named_with_the_nearest(samples):
             provider["vall"]
         with pytest.raises(AttributeError, match="the provider has no 'tran': did you mean 'train'"):
             provider.tran  # noqa: B018
+
+
+def test_what_is_not_given_comes_from_the_specification(samples, tmp_path):
+    options = {"batch_size": 24, "num_workers": 0, "prefetch_factor": 3, "window_events": 48, "cache": None}
+    spec = hf.SampleSpec(samples, loader=options)
+    with hf.DataProvider(spec, splits={"all": 1.0}) as provider:
+        assert [len(batch["label"]) for batch in provider["all"]][:2] == [24, 24]
+        assert provider.pids == []
+        assert provider["all"].window_events == 48
+    assert not (tmp_path / "caches").exists()
+    with hf.DataProvider(spec, 32, num_workers=1, cache=tmp_path / "cache", prefetch_factor=4) as provider:
+        assert len(next(iter(provider.train))["label"]) == 32
+        assert len(provider.pids) == 1
+        assert provider.train.prefetch_factor == 4
+        assert (tmp_path / "cache").exists()

@@ -34,7 +34,9 @@ LAYERS = [
     ["moments", "pipeline", "selection", "weights"],
     ["spec_file", "store", "tasks", "transforms", "weight_rules"],
     ["dataset_process"],
-    ["dataset_reader", "file_events", "layouts", "parts", "reference", "source_reader", "spec_options"],
+    ["dataset_reader", "file_events", "layouts", "parts", "reference", "source_reader"],
+    ["loader_options"],
+    ["spec_options"],
     ["convert", "noise", "plain_collate", "programs", "schemas"],
     ["filters", "graphs", "hdf5", "images", "parcel", "synthetic", "torch_worker", "voxels"],
     [

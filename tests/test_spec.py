@@ -13,6 +13,7 @@ import cloudpickle
 import h5py
 import numpy as np
 import pytest
+from events import write_classes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -609,3 +610,43 @@ def test_the_specification_imports_neither_torch_nor_h5py(tmp_path):
         cwd=tmp_path,  # else Python takes the source tree of the working directory
     )
     assert done.stdout.strip() == "[]"
+
+
+# ---- how a machine reads them
+
+
+def test_loader_options_are_kept_and_found_from_anywhere(tmp_path, monkeypatch):
+    files = write_classes(tmp_path, {"electron": [4], "pion": [4]})
+    options = {"num_workers": 3, "cache": "caches", "batch_size": 16}
+    spec = SampleSpec(files, loader=options, root=tmp_path)
+    assert spec.loader.given == {**options, "cache": str(tmp_path / "caches")}
+    spec.save(tmp_path / "set.yaml")
+    assert "cache: caches" in (tmp_path / "set.yaml").read_text()
+    monkeypatch.chdir("/")
+    assert SampleSpec.load(tmp_path / "set.yaml") == spec
+    assert SampleSpec.load(tmp_path / "set.yaml", until="read").loader == spec.loader
+
+
+def test_loader_options_do_not_change_what_the_events_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    spec = SampleSpec(write_classes(tmp_path, {"electron": [4], "pion": [4]}))
+    other = spec.with_loader({"cache": None, "window_events": 5})
+    assert other.loader.given == {"cache": None, "window_events": 5}
+    assert spec.loader.given == {}
+    assert other != spec
+    assert other.fingerprint() == spec.fingerprint()
+    assert spec.with_loader({"cache": "here"}).loader.cache == str(tmp_path / "here")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_worker": 2}, "loader: there is no option 'num_worker'; did you mean 'num_workers'"),
+        ({"num_workers": -1}, "loader: option 'num_workers': .*greater than or equal to 0"),
+        ({"batch_size": "many"}, "loader: option 'batch_size'"),
+        ([4], "loader must be a mapping"),
+    ],
+)
+def test_wrong_loader_options_are_errors(tmp_path, options, message):
+    with pytest.raises(SpecError, match=message):
+        SampleSpec(write_classes(tmp_path, {"electron": [4]}), loader=options)
