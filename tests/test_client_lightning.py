@@ -400,34 +400,38 @@ DDP = """
 
     import hepfeed as hf
 
-    folder, kind = Path(sys.argv[2]), sys.argv[3]
+    folder = Path(sys.argv[2])
     spec = json.loads((folder / "spec.json").read_text())
-    model, fitter = Model(), trainer(strategy="ddp", devices=2)
-    if kind == "module":
-        fitter.fit(model, module(spec))
-    else:
-        train, val = (hf.EventDataset(spec, split, splits={"train": 0.7, "val": 0.3}) for split in ("train", "val"))
-        fitter.fit(model, hf.DataLoader(train, 8, shuffle=True, num_workers=2), hf.DataLoader(val, 8))
-    (folder / f"{fitter.global_rank}.json").write_text(json.dumps([model.trained, model.validated]))
+    found = {}
+    for kind in ("module", "loaders"):
+        model, fitter = Model(), trainer(strategy="ddp", devices=2)
+        if kind == "module":
+            fitter.fit(model, module(spec))
+        else:
+            train, val = (hf.EventDataset(spec, split, splits={"train": 0.7, "val": 0.3}) for split in ("train", "val"))
+            fitter.fit(model, hf.DataLoader(train, 8, shuffle=True, num_workers=2), hf.DataLoader(val, 8))
+        found[kind] = [model.trained, model.validated]
+    (folder / f"{fitter.global_rank}.json").write_text(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize("kind", ["module", "loader"])
-def test_two_processes_share_the_events_of_each_epoch(tmp_path, run_script, kind):
+def test_two_processes_share_the_events_of_each_epoch(tmp_path, run_script):
     spec = write_classes(tmp_path / "data", {"electron": [31, 20], "pion": [40]}, layout="one_event_chunks")
     (tmp_path / "spec.json").write_text(json.dumps(spec))
-    run_script(DDP, str(Path(__file__).parent), tmp_path, kind)
-    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    run_script(DDP, str(Path(__file__).parent), tmp_path)
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     splits = {"train": 0.7, "val": 0.3}
-    for loop, split in enumerate(splits):
-        of_both = [rank[loop] for rank in ranks]
-        assert len(of_both[0]) == len(of_both[1])
-        steps = len(of_both[0]) // 2  # of each of two epochs
-        dataset = hf.EventDataset(spec, split, splits=splits)
-        for epoch in (slice(0, steps), slice(steps, None)):
-            own = [[tuple(event) for event in _flat(batches[epoch])] for batches in of_both]
-            assert set(own[0]) | set(own[1]) == all_events(dataset)
-            assert len(set(own[0]) & set(own[1])) <= 1  # an odd event is repeated
-            assert len(own[0]) + len(own[1]) <= len(dataset) + 1
-    trained = ranks[0][0]
-    assert trained[: len(trained) // 2] != trained[len(trained) // 2 :]
+    datasets = [hf.EventDataset(spec, split, splits=splits) for split in splits]
+    for kind in ("module", "loaders"):
+        ranks = [of_rank[kind] for of_rank in found]
+        for loop, dataset in enumerate(datasets):
+            of_both = [rank[loop] for rank in ranks]
+            assert len(of_both[0]) == len(of_both[1])
+            steps = len(of_both[0]) // 2  # of each of two epochs
+            for epoch in (slice(0, steps), slice(steps, None)):
+                own = [[tuple(event) for event in _flat(batches[epoch])] for batches in of_both]
+                assert set(own[0]) | set(own[1]) == all_events(dataset), kind
+                assert len(set(own[0]) & set(own[1])) <= 1  # an odd event is repeated
+                assert len(own[0]) + len(own[1]) <= len(dataset) + 1
+        trained = ranks[0][0]
+        assert trained[: len(trained) // 2] != trained[len(trained) // 2 :]
