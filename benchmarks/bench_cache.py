@@ -1,4 +1,4 @@
-"""The cache against gathers, other libraries, the disk, and the epoch that fills it.
+"""The cache against gathers, the disk, and the epoch that fills it.
 
 The set is LCD-like: gzip-4, four classes, ECAL 25 x 25 x 25 and HCAL 5 x 5 x 60 float32, 68.5 kB an event; batches of
 128, shuffled and mixed.  Each side is verified event by event before it is timed; the sides of a table alternate, and
@@ -8,13 +8,12 @@ ratios are formed by round.  Tables are Markdown.
     python benchmarks/bench_cache.py --quick       # smaller set, one round
     python benchmarks/bench_cache.py --only cold   # one table; may be given several times
 
-Libraries to compare with: ``pip install '.[benchmarks]'``; those that are missing are left out.
+Other libraries over the same events, each in its own format: ``hepfeed bench feed --inputs cached-cells,cached-dense``.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib.util
 import json
 import os
@@ -33,13 +32,12 @@ from typing import Any
 import h5py
 import numpy as np
 import psutil
-from cache_rivals import Rival, open_rivals
-from cache_rows import KEYS, Cells, Rows, fill_cells, make_cells, make_rows
-from floor import floor_seconds
-from lcd_sets import CLASSES, files_of, make_suppressed_set
+from cache_rows import KEYS, Rows, fill_cells, make_rows
 from numpy.typing import NDArray
 
 import hepfeed as hf
+from hepfeed.bench.feeds.floor import floor_seconds
+from hepfeed.bench.feeds.lcd import files_of, make_suppressed_set
 from hepfeed.pool import ReaderPool
 from hepfeed.tensors import Sparse
 from hepfeed.transforms import Sparsify
@@ -47,7 +45,7 @@ from hepfeed.transforms import Sparsify
 BATCH = 128
 MIB = 1 << 20
 TARGETS = {"dense": (1.4, 2.0), "densified": (2.5, 4.0), "sparse": (None, 10.0)}  # one reader, two readers
-RIVAL_TARGET, SIZE_TARGETS, FILL_TARGET = 2.0, (1 / 25, 2.5), 1.1
+SIZE_TARGETS, FILL_TARGET = (1 / 25, 2.5), 1.1
 BUILD_TARGET, SCALE_TARGET, MEMORY_TARGET = 1.5, 1.7, 400.0
 TRANSFORMS: dict[str, Any] = {"dense": [fill_cells, "cache"], "densified": None, "sparse": [Sparsify(keys=tuple(KEYS))]}
 COPIES = 4
@@ -59,7 +57,7 @@ class Bench:
     """What the tables share.
 
     Attributes:
-        folder: For caches and the files of rivals.
+        folder: For caches.
         spec: Of the sources.
         large: The same files :data:`COPIES` times, for what lasts too short otherwise.
         rows: ``{"dense", "densified"}``: the events as they must be delivered, without a 0 and as they are.
@@ -137,20 +135,6 @@ def verify(batches: Iterable[Any], rows: Rows, copies: int = 1) -> None:
         np.testing.assert_array_equal(batch["label"].numpy(), rows.label[index])
         np.add.at(seen, (index, file % copies), 1)
     assert (seen == 1).all(), f"{(seen == 0).sum()} events are missing, {(seen > 1).sum()} came twice"
-
-
-def verify_sums(batches: Iterable[Any], rows: Rows) -> None:
-    """Check an epoch of a rival, whose events have no numbers: their labels and the sums of their images, sorted."""
-    parts = []
-    for batch in batches:
-        images = [batch[key].numpy().reshape(len(batch["label"]), -1).sum(1, dtype=np.float64) for key in KEYS]
-        parts.append(np.stack([batch["label"].numpy(), *images]))
-    sums = [rows.arrays[key].reshape(len(rows), -1).sum(1, dtype=np.float64) for key in KEYS]
-    found, wanted = np.concatenate(parts, 1), np.stack([rows.label, *sums])
-    assert found.shape == wanted.shape, f"{found.shape[1]} events came, {wanted.shape[1]} should"
-    for label in range(len(CLASSES)):
-        for one, other in zip(found[1:, found[0] == label], wanted[1:, wanted[0] == label]):
-            np.testing.assert_allclose(np.sort(one), np.sort(other), rtol=1e-9)
 
 
 def events_in(batches: Iterable[Any]) -> int:
@@ -243,54 +227,6 @@ def gather(bench: Bench) -> None:
             lines.append((kind, f"hepfeed, {name}", spread(runs[name]), factor, f"{target:g} x" if target else ""))
     head = ("batches", "side", "events/s", "of the gather", "should be")
     show("Cached epochs against a gather of the dense rows, row by row from memory maps", head, lines)
-
-
-def rivals(bench: Bench) -> None:
-    """Cached epochs against other libraries."""
-    rows = bench.rows["densified"]
-    cells: Cells = make_cells(rows)
-    lines: list[Line] = []
-    notes: list[str] = []
-    runs: dict[str, Any] = {}
-    folder = bench.folder / "rivals"
-    with bench.filled("densified", 2) as ours, bench.filled("dense", 2) as dense:
-        verify(ours, rows)
-        verify(dense, bench.rows["dense"])
-        best = np.inf
-        for rival in open_rivals(rows, cells, folder, BATCH, 2):
-            if isinstance(rival, str):
-                notes.append(rival)
-                continue
-            sides: dict[str, Callable[[], Any]] = {"ours": lambda: ours, "rival": rival.epoch, "dense": lambda: dense}
-            verify_sums(rival.epoch(), rows)
-            found: dict[str, list[float]] = {name: [] for name in sides}
-            for _ in range(bench.rounds):
-                for name, epoch in sides.items():
-                    found[name].append(rate(epoch, bench.least_s / 2))
-            runs[rival.name] = found
-            factor, stored_dense = ratios(found["ours"], found["rival"]), ratios(found["dense"], found["rival"])
-            best = min(best, factor)
-            lines.append((rival.name, spread(found["rival"]), f"{factor:.2f} x", f"{stored_dense:.2f} x"))
-            del sides["rival"]
-            _forget(rival, folder)
-    bench.figures["rivals"] = runs
-    own = [value for found in runs.values() for value in found["ours"]]
-    own_dense = [value for found in runs.values() for value in found["dense"]]
-    lines.insert(0, ("hepfeed, its choice (cells)", spread(own), "", ""))
-    lines.insert(1, ("hepfeed, dense rows", spread(own_dense), "", ""))
-    head = ("library: what it stores", "events/s", "hepfeed is faster by", "hepfeed, dense rows, is faster by")
-    show("Cached epochs, dense batches, two workers, against other libraries", head, lines)
-    print(f"\nAgainst the best of them: {best:.2f} x (should be {RIVAL_TARGET:g} x).")
-    for note in notes:
-        print(note)
-
-
-def _forget(rival: Rival, folder: Path) -> None:
-    """End the workers of a rival and delete its files."""
-    rival.epoch = tuple
-    rival.kept.clear()
-    gc.collect()
-    shutil.rmtree(folder)
 
 
 def size(bench: Bench) -> None:
@@ -556,7 +492,6 @@ def build(bench: Bench) -> None:
 
 TABLES: dict[str, Callable[[Bench], None]] = {
     "gather": gather,
-    "rivals": rivals,
     "size": size,
     "fill": fill,
     "verified": verified,

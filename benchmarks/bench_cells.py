@@ -7,14 +7,14 @@ times are the best of several in which the sides alternate.  ``should be`` is wh
 Then runs of 68 kB and 2 kB are read in random order from a file of 1 GiB that the page cache has forgotten; each round
 reads other runs.
 
-    python benchmarks/bench_cells.py [DIRECTORY]      on the device to be measured; 1.8 GB are written there
+    python benchmarks/bench_cells.py [DIRECTORY] [--json FILE]      on the device to be measured
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from race import Side, race, write_table
 
 from hepfeed import _cache
 from hepfeed.reference import cells as reference
@@ -38,13 +39,8 @@ Case = tuple[str, Callable[[], Any], str, Callable[[], Any], float | None]
 
 def alternate(sides: Sequence[Callable[[], Any]], rounds: int = 5) -> list[float]:
     """Return the least time of each side."""
-    best = [float("inf")] * len(sides)
-    for _ in range(rounds):
-        for i, side in enumerate(sides):
-            start = time.perf_counter()
-            side()
-            best[i] = min(best[i], time.perf_counter() - start)
-    return best
+    times = race({str(number): Side(side) for number, side in enumerate(sides)}, rounds)
+    return [min(each) for each in times.values()]
 
 
 class Stored:
@@ -210,24 +206,27 @@ def cold_reads(path: Path, run_bytes: int, calls: int) -> list[float]:
     return best
 
 
-def main(directory: str | None = None) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", nargs="?", type=Path, help="to be measured; 1.8 GB are written there")
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    options = parser.parse_args()
     _cache.guard_bus_errors()
-    print(f"instruction set {_cache.isa()}\n")
-    print("| kernel | ms | events/s | rival | rival / kernel | should be |\n|---|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory(dir=directory) as folder:
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(dir=options.directory) as folder:
         stored = Stored(Path(folder))
         for events, made in ((stored.order.size, cases(stored)), (BATCH, pack_cases(stored))):
             for name, kernel, rival_name, rival, target in made:
                 ours, theirs = alternate((kernel, rival), 5 if events > BATCH else 30)
-                wanted = "" if target is None else f"{target:g} x"
-                rate = f"{events / ours:,.0f}"
-                print(f"| {name} | {1e3 * ours:.2f} | {rate} | {rival_name} | {theirs / ours:.2f} x | {wanted} |")
-        print("\n| cold runs | read_runs, runs/s | one by one | os.preadv |\n|---|---|---|---|")
+                row = {"kernel": name, "ms": 1e3 * ours, "items/s": events / ours, "rival": rival_name}
+                rows.append({**row, "rival / kernel": theirs / ours, "should be": target})
         for run_bytes, calls in ((68_608, 8), (2_048, 16)):
             together, one_by_one, preads = cold_reads(Path(folder) / "cold", run_bytes, calls)
-            slower = f"{together / one_by_one:.1f} x | {together / preads:.1f} x"
-            print(f"| {run_bytes:,} bytes | {together:,.0f} | {slower} |", flush=True)
+            for rival, rate in (("one by one", one_by_one), ("os.preadv", preads)):
+                row = {"kernel": f"read_runs of {run_bytes:,} bytes, cold", "items/s": together, "rival": rival}
+                rows.append({**row, "rival / kernel": together / rate})
+    write_table("kernels of the cache, best times, one thread", rows, {"instruction set": _cache.isa()}, options.json)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main()

@@ -4,22 +4,23 @@ Every result is compared with its twin's before it is timed.  Times are the best
 that copying as many bytes into memory already in use takes, over the kernel's time into such memory, for kernels that
 only move data.
 
-    python benchmarks/bench_images.py [WORD]        kernels whose name has the word
+    python benchmarks/bench_images.py [WORD] [--json FILE]        kernels whose name has the word
 """
 
 from __future__ import annotations
 
+import argparse
 import math
-import sys
-import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from race import best, write_table
 
 from hepfeed import _images, images, noise, programs
 from hepfeed.draws import Draws
 from hepfeed.programs import Operation
+from hepfeed.progress import progress_bars
 from hepfeed.reference import images as reference
 
 CALORIMETER = (64, 25, 25, 25)
@@ -44,33 +45,24 @@ def offsets(values: Any) -> Any:
     return np.arange(len(values) + 1, dtype=np.int64) * math.prod(values.shape[1:])
 
 
-def best(function: Callable[[], Any], budget_s: float = 0.3) -> float:
-    """Return the least time of some calls, of three at least."""
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < budget_s:
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 class Case:
     """A kernel, its twin, and the kernel into memory in use, if it only moves data."""
 
     def __init__(self, name: str, values: Any, kernel: Any, twin: Any, into: Any = None, rtol: float = 0.0) -> None:
         self.name, self.values, self.kernel, self.twin, self.into, self.rtol = name, values, kernel, twin, into, rtol
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
+        """Return the row of the table."""
         got, expected = (value[0] if isinstance(value, tuple) else value for value in (self.kernel(), self.twin()))
         np.testing.assert_allclose(got, expected, rtol=self.rtol, atol=self.rtol)
-        ours, theirs = best(self.kernel), best(self.twin, 0.1)
-        share = ""
+        ours, theirs = best(self.kernel), best(self.twin, 3)
+        row = {"kernel": self.name, "ms": 1e3 * ours, "ns an item": 1e9 * ours / self.values.size}
+        row["twin / kernel"] = theirs / ours
         if self.into is not None:
             out = np.zeros_like(got)
             source = np.ones_like(got)
-            share = f"{best(lambda: np.copyto(out, source)) / best(lambda: self.into(out)):8.0%}"
-        per_item = ours / self.values.size * 1e9
-        print(f"{self.name:44} {ours * 1e3:9.2f} {per_item:9.2f} {theirs / ours:8.1f} {share}", flush=True)
+            row["of copy, %"] = 100 * best(lambda: np.copyto(out, source)) / best(lambda: self.into(out))
+        return row
 
 
 def movements() -> list[Case]:
@@ -292,13 +284,19 @@ def randomness() -> list[Case]:
 
 
 def main() -> None:
-    word = sys.argv[1] if len(sys.argv) > 1 else ""
-    print(f"instruction set {_images.isa()}, NumPy {np.__version__}")
-    print(f"{'':44} {'ms':>9} {'ns/item':>9} {'x NumPy':>8} {'of copy':>8}")
-    for group in (movements, blocks, resampling, functions, randomness):
-        for case in group():
-            if word in case.name:
-                case.run()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("word", nargs="?", default="", help="in the names of what is measured")
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    options = parser.parse_args()
+    groups = (movements, blocks, resampling, functions, randomness)
+    cases = [case for group in groups for case in group() if options.word in case.name]
+    rows = []
+    with progress_bars() as progress:
+        for number, case in enumerate(cases):
+            rows.append(case.run())
+            progress("kernels", number + 1, len(cases))
+    settings = {"instruction set": _images.isa(), "NumPy": np.__version__}
+    write_table("kernels on images, best times, one thread", rows, settings, options.json)
 
 
 if __name__ == "__main__":

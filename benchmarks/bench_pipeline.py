@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lcd_sets import make_set
 from rich.console import Console
 from rich.table import Table
 
 import hepfeed as hf
+from hepfeed.bench.feeds.lcd import make_set
 from hepfeed.kernel_map import build_kernel_map
 from hepfeed.tensors import KernelMap, Sparse
 from hepfeed.transforms import Crop, Flip, Normalise, Sparsify

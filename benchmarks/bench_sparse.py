@@ -23,7 +23,6 @@ The rivals:
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -342,8 +341,7 @@ def main() -> None:
     report.table.caption = f"{psutil.cpu_count()} processors; largest error of hepfeed in float32: {bench.worst:.1e}"
     report.console.print(report.table)
     if options.json:
-        figures = {"machine": where, "error": bench.worst, "rows": report.figures}
-        options.json.write_text(json.dumps(figures, indent=1))
+        report.save(options.json, {**where, "rounds": report.rounds}, [str(report.table.caption)])
 
 
 if __name__ == "__main__":

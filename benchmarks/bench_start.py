@@ -15,9 +15,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 import psutil
-from lcd_sets import make_set
 from rich.console import Console
 from rich.table import Table
+
+from hepfeed.bench.feeds.lcd import make_set
 
 FILES = 2000
 MIB = 1 << 20

@@ -2,24 +2,26 @@
 
 Every result is compared with its twin's before it is timed, and times are the best of several.  ``should be`` is what
 the project asks of itself.  Beside the twins stand ``numpy.histogramdd``, a k-d tree of SciPy where that is installed,
-and for what only moves data the time of reading (``sum``) or clearing (``fill``) the same memory.
+and for what only moves data the time of reading (``sum``) or clearing (``fill``) the same memory.  Kernel maps are
+among what ``hepfeed bench kernels`` measures.
 
-    python benchmarks/bench_voxels.py [WORD]        cases whose name has the word
+    python benchmarks/bench_voxels.py [WORD] [--json FILE]        cases whose name has the word
 """
 
 from __future__ import annotations
 
-import sys
-import time
+import argparse
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from race import best, write_table
 
-from hepfeed import _voxels, graphs, kernel_map, voxels
+from hepfeed import _voxels, graphs, voxels
 from hepfeed.grid import Box, edges_of
+from hepfeed.progress import progress_bars
 from hepfeed.reference import graphs as graphs_reference
-from hepfeed.reference import kernel_map as kernel_map_reference
 from hepfeed.reference import voxels as voxels_reference
 
 POINTS = 100_000
@@ -27,16 +29,6 @@ TWIN = 5.0
 
 Case = tuple[str, Callable[[], Any], str, Callable[[], Any], float | None]
 """Name, kernel, name of the rival, the rival, and how many times faster the kernel should be."""
-
-
-def best(function: Callable[[], Any], budget_s: float = 0.3) -> float:
-    """Return the least time of some calls, of three at least."""
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < budget_s:
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def assert_same(one: Any, other: Any) -> None:
@@ -185,62 +177,28 @@ def graph_cases() -> Iterator[Case]:
     yield "graph 10^5 points, k 16", lambda: graphs.build_graph(points, offsets, k=16), "SciPy cKDTree", tree, None
 
 
-def tracks(events: int, sites: int, side: int) -> Any:
-    """Sites along random walks, as tracks of a time projection chamber."""
-    random = np.random.default_rng(0)
-    steps = random.normal(0, 0.7, (events, 20, sites // 20, 3))
-    place = np.cumsum(steps, axis=2) + random.uniform(0, side, (events, 20, 1, 3))
-    event = np.broadcast_to(np.arange(events)[:, None, None, None], (*place.shape[:3], 1))
-    rows = np.concatenate([event, np.floor(place)], axis=-1).reshape(-1, 4)
-    inside = ((rows[:, 1:] >= 0) & (rows[:, 1:] < side)).all(axis=1)
-    return np.unique(rows[inside], axis=0).astype(np.int32)
+CASES = (voxelise_cases, resite_cases, image_cases, label_cases, graph_cases)
 
 
-def map_cases() -> Iterator[Case]:
-    """About 10^5 sites of tracks."""
-    for events, per_event, side in ((16, 12_000, 128), (3, 60_000, 1024)):
-        indices = tracks(events, per_event, side)
-        for options in (
-            {"kernel_size": 3, "submanifold": True},
-            {"kernel_size": 2, "stride": 2},
-            {"kernel_size": 3, "stride": 2, "padding": 1},
-            {"kernel_size": 3, "padding": 1},
-        ):
-
-            def kernel(indices: Any = indices, side: int = side, events: int = events, options: Any = options) -> Any:
-                return kernel_map.build_kernel_map(indices, (side,) * 3, events, **options)
-
-            made = kernel()
-
-            def twin(indices: Any = indices, side: int = side, events: int = events, made: Any = made) -> Any:
-                sizes = made.kernel_size, made.stride, made.padding, made.dilation
-                shapes = (side,) * 3, made.spatial_shape, events
-                return kernel_map_reference.build_kernel_map(
-                    indices, *shapes, *sizes, made.submanifold, made.transposed
-                )
-
-            pairs = made.in_maps, made.out_maps, made.offsets, *made.swapped_pairs(), made.indices
-            assert_same(pairs, twin())
-            how = " ".join(f"{name} {value}" for name, value in options.items() if value is not True)
-            kind = "submanifold " if "submanifold" in options else ""
-            yield f"map of {len(indices):,} sites in {side}^3, {kind}{how}", kernel, "twin (searchsorted)", twin, TWIN
-
-
-CASES = (voxelise_cases, resite_cases, image_cases, label_cases, graph_cases, map_cases)
-
-
-def main(word: str = "") -> None:
-    print(f"instruction set {_voxels.isa()}\n")
-    print("| kernel | ms | rival | rival / kernel | should be |\n|---|---|---|---|---|")
-    for cases in CASES:
-        for name, kernel, rival_name, rival, target in cases():
-            if word not in name:
-                continue
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("word", nargs="?", default="", help="in the names of what is measured")
+    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    options = parser.parse_args()
+    cases = [case for group in CASES for case in group() if options.word in case[0]]
+    rows = []
+    with progress_bars() as progress:
+        for number, (name, kernel, rival_name, rival, target) in enumerate(cases):
             ours = best(kernel)
-            ratio = best(rival) / ours
-            wanted = "" if target is None else f"{target:g} x"
-            print(f"| {name} | {1e3 * ours:.2f} | {rival_name} | {ratio:.2f} x | {wanted} |", flush=True)
+            ratio = best(rival, 3) / ours
+            row = {"kernel": name, "ms": 1e3 * ours, "rival": rival_name, "rival / kernel": ratio, "should be": target}
+            rows.append(row)
+            progress("kernels", number + 1, len(cases))
+    settings = {"instruction set": _voxels.isa(), "NumPy": np.__version__}
+    write_table(
+        "kernels between points, voxels, images and graphs, best times, one thread", rows, settings, options.json
+    )
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main()

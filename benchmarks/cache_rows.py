@@ -8,8 +8,9 @@ from typing import Any
 
 import h5py
 import numpy as np
-from lcd_sets import CLASSES, files_of
 from numpy.typing import NDArray
+
+from hepfeed.bench.feeds.lcd import CLASSES, files_of
 
 KEYS = ["ECAL", "HCAL"]
 OFFSET = np.float32(0.25)
@@ -86,56 +87,3 @@ def make_rows(folder: Path, spec: list[list[Any]], filled: bool) -> Rows:
     np.save(folder / "label.npy", label)
     arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r") for key in KEYS}
     return Rows(arrays, label.astype(np.int64), events, folder)
-
-
-@dataclass(frozen=True)
-class Cells:
-    """The same events as the numbers and values of the cells that are not 0.
-
-    Attributes:
-        cells: Key -> ``(cells,) int32`` flat numbers within the image.
-        values: Key -> ``(cells,) float32``.
-        offsets: Key -> ``(events + 1,) int64``.
-        shapes: Key -> shape of an image.
-        label: As in :class:`Rows`.
-    """
-
-    cells: Arrays
-    values: Arrays
-    offsets: Arrays
-    shapes: dict[str, tuple[int, ...]]
-    label: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    def dense(self, rows: NDArray[np.int64]) -> Arrays:
-        """Return the images of some events: clear, then scatter all values at once."""
-        found = {}
-        for key, shape in self.shapes.items():
-            volume = int(np.prod(shape))
-            start, stop = self.offsets[key][rows], self.offsets[key][rows + 1]
-            counts = stop - start
-            first = np.cumsum(counts) - counts
-            at = np.repeat(start - first, counts) + np.arange(counts.sum())
-            images = np.zeros(len(rows) * volume, np.float32)
-            images[np.repeat(np.arange(len(rows)) * volume, counts) + self.cells[key][at]] = self.values[key][at]
-            found[key] = images.reshape(len(rows), *shape)
-        return found
-
-
-def make_cells(rows: Rows) -> Cells:
-    """Write the cells of all events to ``.npy`` files."""
-    for key, array in rows.arrays.items():
-        flat = array.reshape(len(array), -1)
-        event, cell = np.nonzero(flat)
-        np.save(rows.folder / f"{key}-cells.npy", cell.astype(np.int32))
-        np.save(rows.folder / f"{key}-values.npy", flat[event, cell])
-        counts = np.bincount(event, minlength=len(array))
-        np.save(rows.folder / f"{key}-offsets.npy", np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
-    opened = {
-        part: {key: np.load(rows.folder / f"{key}-{part}.npy", mmap_mode="r") for key in KEYS}
-        for part in ("cells", "values", "offsets")
-    }
-    shapes = {key: array.shape[1:] for key, array in rows.arrays.items()}
-    return Cells(opened["cells"], opened["values"], opened["offsets"], shapes, rows.label)

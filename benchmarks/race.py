@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import gc
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from hepfeed.bench.clock import milliseconds
+from hepfeed.bench.clock import Clock, milliseconds
+from hepfeed.bench.record import Record
+from hepfeed.cli.bench_output import PlotStyle, deliver
 
-TURN_S = 0.02
-"""A turn repeats what is shorter than this."""
+CLOCK = Clock(torch.device("cpu"))
 WIDTH = 160
 """Columns of the table in a file or a pipe."""
 
@@ -41,15 +42,19 @@ class Side:
     calls: float = 1.0
 
     def turn(self) -> float:
-        """Return the seconds of the work: the mean of some calls after one that warms the caches."""
+        """Return the seconds of the work."""
         torch.set_num_threads(self.threads)
-        begun = time.perf_counter()
-        self.run()
-        repeats = max(1, int(TURN_S / (time.perf_counter() - begun)))
-        begun = time.perf_counter()
-        for _ in range(repeats):
-            self.run()
-        return (time.perf_counter() - begun) / repeats * self.calls
+        return CLOCK.rounds(self.run, 1)[0] * self.calls
+
+
+def best(run: Run, rounds: int = 5) -> float:
+    """Return the least time of a call, in seconds."""
+    return min(CLOCK.rounds(run, rounds))
+
+
+def write_table(title: str, rows: list[dict[str, Any]], settings: dict[str, Any], json: Path | None) -> None:
+    """Print rows, and write them where that is asked for."""
+    deliver(Record.now("table", title, settings, rows, []), json, None, PlotStyle.default)
 
 
 def race(sides: dict[str, Side], rounds: int) -> Times:
@@ -98,22 +103,31 @@ class Report:
             aim: The least ratio, of the rival's time to hepfeed's, that the project asks of itself.
         """
         ratio = min(theirs) / min(ours) if self.best else float(np.median(np.array(theirs) / np.array(ours)))
+        middle = min if self.best else np.median
         wanted, reached = ("", "") if aim is None else (f"{aim:g} x", "yes" if ratio >= aim else "no")
         self.table.add_row(
             what, str(threads), self._said(ours), rival, self._said(theirs), f"{ratio:.2f} x", wanted, reached
         )
-        seconds = {"hepfeed_s": ours, "rival_s": theirs}
         self.figures.append(
             {
                 "what": what,
                 "threads": threads,
+                "hepfeed, ms": 1e3 * float(middle(ours)),
+                "lowest": 1e3 * min(ours),
+                "highest": 1e3 * max(ours),
                 "rival": rival,
+                "rival, ms": 1e3 * float(middle(theirs)),
+                "rival's lowest": 1e3 * min(theirs),
+                "rival's highest": 1e3 * max(theirs),
                 "ratio": ratio,
-                "aim": aim,
+                "should be": aim,
                 "reached": reached,
-                **seconds,
             }
         )
+
+    def save(self, path: Path, settings: dict[str, Any], notes: list[str]) -> None:
+        """Write the rows as JSON, in the form of all benchmarks."""
+        Record.now("table", str(self.table.title), settings, self.figures, notes).save(path)
 
     def _said(self, seconds: list[float]) -> str:
         low, middle, high = (milliseconds(f(seconds)) for f in (min, np.median, max))

@@ -12,20 +12,16 @@ multiplies for each pair; the bound is the larger of bytes over bandwidth and op
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from hepfeed.bench.cards import CARDS
 from hepfeed.bench.kernels import KINDS, Case, Kind, cases
-
-WIDTH = 180
+from hepfeed.bench.record import Record
+from hepfeed.cli.bench_output import PlotStyle, deliver
 
 
 def bounds(sites: Sequence[int], channels: Sequence[int], kind: Kind, cards: Sequence[str]) -> list[dict[str, Any]]:
@@ -48,18 +44,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     options = parser.parse_args()
     rows = bounds(options.sites, options.channels, options.numbers, options.cards)
-    table = Table(title="bound, not measured: microseconds that the card can't beat")
-    for column in ("what", "MB", "GFLOP", *options.cards):
-        table.add_column(column, justify="left" if column == "what" else "right")
-    for row in rows:
-        numbers = (row["bytes"] / 1e6, row["flops"] / 1e9, *(1e6 * seconds for seconds in row["bound_s"].values()))
-        table.add_row(row["what"], *(f"{number:,.3g}" for number in numbers))
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    console.print(table)
-    for name in options.cards:
-        console.print(f"{name}: {CARDS[name].source}", highlight=False)
-    if options.json:
-        options.json.write_text(json.dumps({"numbers": options.numbers, "rows": rows}, indent=1))
+    title = "bound, not measured: microseconds that the card can't beat"
+    settings = {"numbers": options.numbers, "sites": options.sites, "channels": options.channels}
+    notes = [f"{name}: {CARDS[name].source}" for name in options.cards]
+    record = Record.now("table", title, settings, [_said(row) for row in rows], notes)
+    deliver(record, options.json, None, PlotStyle.default)
+
+
+def _said(row: dict[str, Any]) -> dict[str, Any]:
+    """The columns of the table."""
+    numbers = {"MB": row["bytes"] / 1e6, "GFLOP": row["flops"] / 1e9}
+    return {"what": row["what"], **numbers, **{name: 1e6 * seconds for name, seconds in row["bound_s"].items()}}
 
 
 if __name__ == "__main__":

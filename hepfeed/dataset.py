@@ -127,6 +127,10 @@ class EventDataset(torch.utils.data.Dataset[dict[str, Any]]):
         """
         return open_cache(*self._cache, self.index, pipeline)
 
+    def cache_state(self, feed: CacheFeed | None) -> str:
+        """Return ``"off"``; or ``"needless"``, where ``cache="auto"`` found that a cache would save no work."""
+        return "needless" if feed is None and self._cache[0] == "auto" else "off"
+
     @property
     def files(self) -> list[str]:
         """Paths; ``batch["event"][:, 0]`` counts in this list and ``batch["event"][:, 1]`` is the row in the file."""

@@ -31,6 +31,7 @@ from hepfeed.dataset_process import DatasetProcess
 from hepfeed.dataset_reader import Caught, DatasetJob, Ended
 from hepfeed.errors import FeedTimeoutError, ReaderError
 from hepfeed.parcel import Parcel, unpack
+from hepfeed.ranges import nvtx_range
 from hepfeed.resumable import ResumableIterator
 from hepfeed.ring import Ring
 from hepfeed.sampler_states import take_states
@@ -214,9 +215,30 @@ class DatasetIterator(ResumableIterator):
         self._rcvd_idx = 0  # place of the next batch that is delivered
         self._tasks: dict[int, _Fetch] = {}  # those between them
         self._arrived: deque[_Fetch] = deque()
-        self._clock.begin()
+        self._clock.start(self)
         for _ in range(self._most_tasks):
             self._try_put_index()
+
+    def queues(self) -> dict[str, int]:
+        """Return what is where, as :class:`hepfeed.stats.FeedStats` has it."""
+        fetches = list(self._tasks.values())
+        if not fetches:
+            return dict.fromkeys(("planned", "in_hand", "ready", "slots", "slots_free"), 0)
+        ready = sum(fetch.answer is not None for fetch in fetches)
+        at_work = sum(bool(member.in_hand) for member in list(self._crew.members))
+        in_hand = min(at_work, len(fetches) - ready)
+        return {
+            "planned": len(fetches) - ready - in_hand,
+            "in_hand": in_hand,
+            "ready": ready,
+            "slots": len(self._ring),
+            "slots_free": self._ring.free,
+        }
+
+    @property
+    def reader_pids(self) -> list[int]:
+        """Process numbers of the workers."""
+        return [member.worker.pid for member in list(self._crew.members)]
 
     # ---- state -----------------------------------------------------------------------------------------------------
 
@@ -298,7 +320,6 @@ class DatasetIterator(ResumableIterator):
         try:
             return self._deliver(fetch)
         finally:
-            self._clock.stages["wait"] += self._waited
             self._clock.stages["transfer"] += max(0.0, self._clock.since(begun) - self._waited)
 
     def _next_fetch(self) -> _Fetch:
@@ -349,10 +370,14 @@ class DatasetIterator(ResumableIterator):
         Raises:
             FeedTimeoutError: Two workers, one after the other, took longer than the time-out for the same batch.
         """
-        begun = self._clock.since(0.0)
         while not self._arrived:
             assert any(member.in_hand for member in self._crew.members), "somebody makes the batch that is waited for"
-            self._take(self._crew.pump(self._crew.patience_s(self._timeout)))
+            begun, members = self._clock.begin(), self._crew.members
+            starting = not any(member.built for member in members)
+            no_room = len(self._tasks) >= self._most_tasks and any(not member.in_hand for member in members)
+            with nvtx_range("wait"):
+                self._take(self._crew.pump(self._crew.patience_s(self._timeout)))
+            self._waited += self._clock.add_wait(begun, starting=starting, no_room=no_room)
             late = self._crew.stalled(self._timeout)
             if late is None or self._arrived:
                 continue
@@ -362,7 +387,6 @@ class DatasetIterator(ResumableIterator):
                     " look at the dataset and its file system, or allow a longer timeout"
                 )
             self._take(self._crew.dismiss(late, self._timeout))
-        self._waited += self._clock.since(begun)
         return self._arrived.popleft()
 
     def _take(self, events: list[Answer[_Call, None] | Death[_Call, None]]) -> None:
@@ -423,10 +447,11 @@ class DatasetIterator(ResumableIterator):
             raise answer
         self._clock.counts["batches"] += 1
         self._clock.counts["events"] += answer.examples
-        self._clock.stages["transform"] += answer.spent_ns * 1e-9
+        self._clock.add_transform(answer.spent_ns * 1e-9, fetch.worker)
         if self._transfer is not None:
             return self._there(fetch, answer, self._transfer)
-        batch, memory = self._unpacked(fetch, answer)
+        with nvtx_range("collate"):
+            batch, memory = self._unpacked(fetch, answer)
         if not self._pin_memory:
             return batch
         if memory is not None and torch.cuda.is_available():
@@ -467,7 +492,8 @@ class DatasetIterator(ResumableIterator):
         return batch
 
     def _send(self, fetch: _Fetch, parcel: Parcel, transfer: Transfer) -> Sent:
-        batch, memory = self._unpacked(fetch, parcel)
+        with nvtx_range("collate"):
+            batch, memory = self._unpacked(fetch, parcel)
         return transfer.send(
             batch, memory, None if memory is None else partial(self._ring.pin, fetch.slot, parcel.bytes)
         )

@@ -19,6 +19,7 @@ from hepfeed.filler import Filler
 from hepfeed.form import StreamForm
 from hepfeed.late_steps import LateSteps
 from hepfeed.pool import ReaderPool
+from hepfeed.ranges import nvtx_range
 from hepfeed.ranks import RankFiller, Ranks
 from hepfeed.sampling import SampledWork, SamplerPass
 from hepfeed.stats import StageClock
@@ -142,7 +143,17 @@ class FeedIterator:
             if self._owns_pool:
                 self._pool.close()
             raise
-        self._clock.begin()
+        self._clock.readers = self._pool.num_readers
+        self._clock.start(self)
+
+    def queues(self) -> dict[str, int]:
+        """Return what is where, as :class:`hepfeed.stats.FeedStats` has it."""
+        return self._stream.queues()
+
+    @property
+    def reader_pids(self) -> list[int]:
+        """Process numbers of the readers."""
+        return self._pool.pids
 
     @property
     def _workers(self) -> list[Any]:
@@ -260,6 +271,8 @@ class FeedIterator:
 
     def _open(self, work: Work, in_flight: int, cached: bool) -> Stream:
         loader = self._loader
+        if loader._cache is not None:
+            self._clock.setting["cache"] = "on" if cached else "filling" if loader._cache.fills else "unwritten"
         return Stream(
             self._pool,
             work,
@@ -313,10 +326,12 @@ class FeedIterator:
         loader, form = self._loader, self._stream.form
         if self._locks is not None:
             delivery.pin(self._locks, True)
-        batch = loader._collator(delivery, form)
+        with nvtx_range("collate"):
+            batch = loader._collator(delivery, form)
         if loader._late is None:
             return batch
-        return loader._late.run(batch, loader._late.draws(batch, delivery.spec, form.seed))
+        with nvtx_range("steps"):
+            return loader._late.run(batch, loader._late.draws(batch, delivery.spec, form.seed))
 
     def _there(self, delivery: Delivery, transfer: Transfer) -> Any:
         """Return a batch on the device, and begin to copy the next one, if that is there already."""
@@ -341,7 +356,8 @@ class FeedIterator:
 
     def _send(self, delivery: Delivery, transfer: Transfer) -> Sent:
         loader, form = self._loader, self._stream.form
-        batch, late = loader._collator(delivery, form), None
+        with nvtx_range("collate"):
+            batch, late = loader._collator(delivery, form), None
         if loader._late is not None:
             late = partial(loader._late.start, draws=loader._late.draws(batch, delivery.spec, form.seed))
         return transfer.send(batch, delivery.memory, delivery.pin, late, loader._collator.lends)

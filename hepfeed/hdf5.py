@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -90,6 +91,9 @@ class ChunkTable:
     size: NDArray[np.int64]
     mask: NDArray[np.uint32]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ChunkTable.frombytes, (self.tobytes(),)  # readers are told of thousands
+
     def tobytes(self) -> bytes:
         """Pack the table for the index file."""
         return self.offset.tobytes() + self.size.tobytes() + self.mask.tobytes()
@@ -156,7 +160,7 @@ class DatasetInfo:
     @property
     def event_bytes(self) -> int:
         """Bytes of one row as stored in memory."""
-        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.item.itemsize
+        return math.prod(self.shape[1:]) * self.item.itemsize
 
     @property
     def chunk_events(self) -> int:
@@ -188,6 +192,8 @@ class FileInfo:
         columns: Key -> how it is read, for those that are in the file.
         extents: By the names that columns have in ``rows``.
         layout: What was recognised; empty for dense rows.
+        form: The same text where files differ in nothing but their numbers of rows and where these lie; empty where
+            that is not known.
     """
 
     path: str
@@ -200,6 +206,7 @@ class FileInfo:
     columns: dict[str, Column] = field(default_factory=dict)
     extents: dict[str, Extents] = field(default_factory=dict, compare=False)
     layout: str = ""
+    form: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from hepfeed.hdf5 import ChunkTable, DatasetInfo, FileInfo, KeyTable, SourceTabl
 from hepfeed.progress import Progress
 from hepfeed.spec import Sample, SampleSpec
 from hepfeed.splits import Splits
-from hepfeed.store import IndexStore, Wanted, describe_files, load_tables
+from hepfeed.store import IndexStore, Wanted, describe_files, load_tables_of
 from hepfeed.weights import event_weights, weight_keys
 
 __all__ = ["EventIndex", "Group", "KeyInfo", "OnError", "Source"]
@@ -262,13 +262,16 @@ class EventIndex:
         longest: NDArray[np.int64] = np.maximum.reduce(list(counts.values()))
         return longest
 
-    def tables(self, file: int) -> dict[str, ChunkTable]:
-        """Return the chunk tables of a file, by path of the data set."""
-        return load_tables(self.sources[file].info, self.store)
-
     def source_table(self, file: int) -> SourceTable:
         """Return what a reader must know of a file."""
-        source, tables = self.sources[file], self.tables(file)
+        return self.source_tables([file])[file]
+
+    def source_tables(self, files: Sequence[int]) -> dict[int, SourceTable]:
+        """Return what a reader must know of files, by their numbers."""
+        tables = load_tables_of([self.sources[file].info for file in files], self.store)
+        return {file: self._source_table(self.sources[file], tables[self.sources[file].path]) for file in files}
+
+    def _source_table(self, source: Source, tables: dict[str, ChunkTable]) -> SourceTable:
         keys = {}
         for key in self.keys:
             dataset = source.dataset(key.name)
@@ -293,8 +296,8 @@ class EventIndex:
         )
         self.skipped += errors
         return [
-            [source for path in sample.files if path in known for source in self._sources(sample, known[path])]
-            for sample in self.spec.samples
+            [source for path in sample.files if path in known for source in self._sources(sample, known[path], kinds)]
+            for sample, kinds in ((sample, _Kinds()) for sample in self.spec.samples)
         ]
 
     def _columns_for_filters(self, sample: Sample, splits: Splits | None) -> set[str]:
@@ -305,9 +308,9 @@ class EventIndex:
             names.add(splits.key)
         return names.union(weight_keys(self.spec.weights) if self.spec.weights is not None else ())
 
-    def _sources(self, sample: Sample, info: FileInfo) -> list[Source]:
+    def _sources(self, sample: Sample, info: FileInfo, kinds: _Kinds) -> list[Source]:
         try:
-            return [_resolve(sample, info)]
+            return [_resolve(sample, info, kinds)]
         except HepfeedError as error:
             if self._on_error == "raise":
                 raise
@@ -323,6 +326,9 @@ class EventIndex:
         for sources in chosen:
             agreeing.append([])
             for source in sources:
+                if _alike(source, first):
+                    agreeing[-1].append(source)
+                    continue
                 try:
                     for name in self.spec.names:
                         _same_form(name, source, first, self.spec.dtypes.get(name))
@@ -442,16 +448,27 @@ class EventIndex:
             _logger.warning("%d faults were skipped, the first: %s", len(self.skipped), shown)
 
 
-def _resolve(sample: Sample, info: FileInfo) -> Source:
+_Kinds: TypeAlias = dict[str, tuple[dict[str, str], int]]
+"""Form of files -> their keys and block, for those of a sample that were seen; thousands of files share them."""
+
+
+def _resolve(sample: Sample, info: FileInfo, kinds: _Kinds) -> Source:
     """Choose the data set of each key, and check that they count the same events."""
-    keys = {}
-    for name, candidates in sample.keys.items():
-        key = next((key for key in candidates if key in info.columns), None)
-        if key is None:
-            raise missing_key(info.path, candidates)
-        keys[name] = key
-    events = {name: _events_of(info, key) for name, key in keys.items()}
-    if set(events.values()) != {info.events}:
+    shared = info.form if not info.extents else ""
+    kind = kinds.get(shared) if shared else None
+    if kind is None:
+        keys = {}
+        for name, candidates in sample.keys.items():
+            key = next((key for key in candidates if key in info.columns), None)
+            if key is None:
+                raise missing_key(info.path, candidates)
+            keys[name] = key
+        kind = keys, _block(info, keys)
+        if shared:
+            kinds[shared] = kind
+    keys, block = kind
+    if any(_events_of(info, key) != info.events for key in keys.values()):
+        events = {name: _events_of(info, key) for name, key in keys.items()}
         lengths = ", ".join(f"{name!r} has {count}" for name, count in events.items())
         raise SpecError(
             f"the keys of {info.path!r} differ in their number of events: {lengths}; name keys with one row"
@@ -460,8 +477,7 @@ def _resolve(sample: Sample, info: FileInfo) -> Source:
         )
     if info.events == 0:
         raise SpecError(f"{info.path!r} holds no events: take the file out of the sample", file=info.path)
-    source = Source(info, keys, info.events, 1)
-    return replace(source, block=_block(source))
+    return Source(info, keys, info.events, min(block, info.events))
 
 
 def _spellings(sample: Sample, name: str) -> tuple[str, ...]:
@@ -486,11 +502,12 @@ def _events_of(info: FileInfo, key: str) -> int:
     return len(info.extents[column.rows]) if column.rows else info.datasets[column.dataset].events
 
 
-def _block(source: Source) -> int:
+def _block(info: FileInfo, keys: Mapping[str, str]) -> int:
     """Events that share chunks, judged by the keys that matter for the cost of reading."""
     costs: dict[str, tuple[float, float]] = {}  # data set -> bytes an event, events that share a chunk
-    for name in source.keys:
-        dataset, extents = source.dataset(name), source.extents(name)
+    for key in keys.values():
+        column = info.columns[key]
+        dataset, extents = info.datasets[column.dataset], info.extents[column.rows] if column.rows else None
         rows = max(1.0, float(extents.count.mean())) if extents is not None else 1.0
         shared = dataset.chunk_events / rows
         if extents is not None and dataset.chunk_events > 1:
@@ -501,7 +518,7 @@ def _block(source: Source) -> int:
         costs[dataset.key] = (dataset.event_bytes * rows, shared)
     total = sum(size for size, _ in costs.values())
     blocks = [shared for size, shared in costs.values() if size * 16 >= total]
-    return min(max(1, int(max(blocks))), source.events)
+    return max(1, int(max(blocks)))
 
 
 def _same_form(name: str, source: Source, first: Source, wanted: str | None) -> None:
@@ -527,6 +544,12 @@ def _same_form(name: str, source: Source, first: Source, wanted: str | None) -> 
             file=source.path,
             key=name,
         )
+
+
+def _alike(source: Source, first: Source) -> bool:
+    """Whether files are known to be of the same form, so that their keys are too."""
+    one, other = source.info, first.info
+    return bool(one.form) and one.form == other.form and source.keys == first.keys and not one.extents
 
 
 def _same_rows(source: Source, first: Source) -> None:

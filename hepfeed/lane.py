@@ -17,6 +17,7 @@ __all__ = ["Arranged", "Lane", "LaneLayout", "lay_out", "unit_starts"]
 
 Arranged = Literal["full", "window", "mixed", "sequential"]
 Ints = NDArray[np.int64]
+_LOOKED_AT = 1 << 20  # events at a time, which bounds the memory that is needed for it
 
 _permutations: WeakValueDictionary[tuple[int, ...], Ints] = WeakValueDictionary()
 """The permutations that lanes hold now; one of 1e7 events takes 80 MB, and half a second to make."""
@@ -24,12 +25,16 @@ _permutations: WeakValueDictionary[tuple[int, ...], Ints] = WeakValueDictionary(
 
 def unit_starts(index: EventIndex) -> Ints:
     """Return ``(n_units + 1,)`` first event of each unit: a run of events of one file that share chunks."""
-    starts = []
-    for file, source in enumerate(index.sources):
-        low, high = int(index.file_start[file]), int(index.file_start[file + 1])
-        blocks = index.rows[low:high] // source.block
-        starts.append(low + np.flatnonzero(np.diff(blocks, prepend=-1)))
-    return np.concatenate([*starts, [len(index)]]).astype(np.int64)
+    n = len(index)
+    block = np.array([source.block for source in index.sources], np.int64)
+    begins = np.zeros(n, bool)
+    begins[index.file_start[:-1][np.diff(index.file_start) > 0]] = True
+    for low in range(0, n - 1, _LOOKED_AT):
+        high = min(low + _LOOKED_AT + 1, n)  # each piece has the first event of the next one
+        edges: Ints = np.clip(index.file_start, low, high)
+        blocks = index.rows[low:high] // np.repeat(block, edges[1:] - edges[:-1])
+        begins[low + 1 : high] |= blocks[1:] != blocks[:-1]
+    return np.append(np.flatnonzero(begins), n).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +88,8 @@ class LaneLayout:
         key = (self.seed, epoch, self.number, cycle, self.start, self.stop)
         events = _permutations.get(key)
         if events is None:
-            events = self.start + self._random(epoch, cycle).permutation(self.stop - self.start)
+            events = np.arange(self.start, self.stop, dtype=np.int64)
+            self._random(epoch, cycle).shuffle(events)
             events.flags.writeable = False
             _permutations[key] = events
         return events

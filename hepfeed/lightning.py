@@ -13,11 +13,12 @@ except ImportError as error:
 
 from hepfeed.dataset import EventDataset
 from hepfeed.errors import SpecError, nearest
+from hepfeed.feed_monitor import FeedMonitor
 from hepfeed.loader import DataLoader
 from hepfeed.provider import DataProvider
 from hepfeed.spec import as_spec
 
-__all__ = ["EventDataModule"]
+__all__ = ["EventDataModule", "FeedMonitor"]
 
 _Path = str | os.PathLike[str]
 _BatchFunction = Callable[[dict[str, Any]], dict[str, Any]]

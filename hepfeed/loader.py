@@ -23,6 +23,8 @@ from hepfeed.filler import BatchSpec, Filler, Order, windows_of
 from hepfeed.form import StreamForm
 from hepfeed.index import EventIndex
 from hepfeed.late_steps import LateSteps
+from hepfeed.live import withdraw
+from hepfeed.loader_clock import clock_of
 from hepfeed.loader_state import checked, taken
 from hepfeed.packing import Oversize
 from hepfeed.parts.writer import PART_BYTES
@@ -31,9 +33,10 @@ from hepfeed.pool import ReaderPool, WorkerMethod
 from hepfeed.quotas import Composition, Exhausted
 from hepfeed.ranks import RankFiller, Ranks, Uneven
 from hepfeed.sampling import SamplerPass, generators_of, samplers_of
-from hepfeed.stats import FeedStats, StageClock
+from hepfeed.stats import FeedStats
 from hepfeed.stream import NO_PIPELINE
 from hepfeed.transfer import Transfer, as_device
+from hepfeed.watch import WatchedLoop
 from hepfeed.world import all_agree, present_world
 
 __all__ = ["DataLoader"]
@@ -50,12 +53,13 @@ _WITH_SAMPLER = {
     "prebuild",
     "process_fn",
     "seed",
+    "watch",
     "worker_method",
 }
 """Options of the fast path that mean something where a sampler chooses the events."""
 _BY_SAMPLER = {"rank", "world_size", "uneven"}
 """Options that a DistributedSampler gives."""
-_ANY_DATASET = {"device"}
+_ANY_DATASET = {"device", "watch"}
 """Options that have a meaning over every dataset."""
 _OF_DATASET = ("__getitem__", "__getitems__", "__len__")
 _logger = logging.getLogger("hepfeed")
@@ -149,6 +153,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
             steps run in this process.  They come after all steps of the readers and after ``delivery_fn``, and before
             ``outputs``; random ones draw what they draw in a reader as a step of the same number, and are left out
             where the dataset has ``augment=False``.
+        watch: Show what the feed does on the standard error output, if that is a terminal, while a loop over the loader
+            runs; over any dataset.  ``hepfeed top`` shows the same from another terminal.
 
     Raises:
         SpecError: An option of the fast path is wrong, or is given where it means nothing, or the device is not there.
@@ -197,6 +203,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         pool: ReaderPool | None = None,
         device: str | torch.device | None = None,
         device_transform: Sequence[Transform] | Transform | None = None,
+        watch: bool = False,
     ) -> None:
         if isinstance(shuffle, str) and shuffle not in ("full", "window", "mixed"):
             raise SpecError(f"shuffle={shuffle!r} is none of True, False, 'full', 'window', 'mixed'")
@@ -243,16 +250,16 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         self.pool = pool
         self.device = as_device(device)
         self.device_transform = device_transform
+        self.watch = watch
         self._transfer = None if self.device is None or self.device.type == "cpu" else Transfer(self.device)
         self._late: LateSteps | None = None
         self._live: weakref.ref[Any] | None = None  # iterator of the general path
         self._resume_state: dict[str, Any] | None = None  # that the next one begins with
         self._prepared = False
-        self._clock = StageClock()
-        self._clock.readers = num_workers
         self._fast = False
         self._epoch = 0
         reasons = self._reasons_for_torch()
+        self._clock = clock_of(self, "dataset" if reasons else "events")
         if reasons:
             names = set(_DEFAULTS) - _ANY_DATASET
             self._refuse(names, f"{' and '.join(reasons)}: only the feed of an EventDataset has such options")
@@ -280,6 +287,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         pickled = cloudpickle.dumps(pipeline) if len(pipeline) else NO_PIPELINE
         skip_errors = dataset.on_error == "skip"
         self._cache = dataset.feed_of_cache(pipeline)
+        self._clock.setting["cache"] = dataset.cache_state(self._cache)
         self._form = StreamForm((), 0, dataset.catalog, pickled, 0, skip_errors)
         if self._cache is not None:
             self._form = replace(self._form, part_bytes=PART_BYTES)
@@ -384,8 +392,10 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         return self._filler(self._is_full(self.epoch, ranks), ranks).batches_in(self.epoch)
 
     def __iter__(self) -> Any:
-        if not self._fast:
-            return super().__iter__()
+        iterator = self._begin_epoch() if self._fast else super().__iter__()
+        return WatchedLoop(iterator, self._clock) if self.watch else iterator
+
+    def _begin_epoch(self) -> Any:
         self._follow_sampler()
         if self.seed is None:  # one draw for each iterator, as torch's, so that samplers draw what they draw there
             self._seed_now(1 if self._samples else self._ranks_now().partitions)
@@ -706,6 +716,7 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
 
     def close(self) -> None:
         """End the readers and give shared memory back; batches that are kept stay valid."""
+        withdraw(self._clock)
         if not self._fast:
             live, self._iterator = self._live() if self._live is not None else None, None
             if live is not None and hasattr(live, "_shutdown_workers"):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from hepfeed.errors import SpecError, nearest
 
-__all__ = ["HDF5_SUFFIXES", "beside", "expand", "hdf5_files", "match", "relocate"]
+__all__ = ["HDF5_SUFFIXES", "beside", "expand", "hdf5_files", "match", "real_paths", "relocate"]
 
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf", ".he5")
+_MANY = 32  # files of a directory, from which on it is listed
 
 
 def hdf5_files(directory: str | os.PathLike[str]) -> list[str]:
@@ -41,7 +44,9 @@ def match(pattern: str, root: str) -> list[str]:
         return [path]
     names = glob.glob(os.path.expanduser(pattern), root_dir=root, recursive=True)
     paths = [os.path.abspath(os.path.join(root, name)) for name in names]
-    return sorted(itertools.chain.from_iterable(hdf5_files(p) if os.path.isdir(p) else [p] for p in paths))
+    entries = _entries(paths)
+    folders = {p for p in paths if (entries[p].is_dir() if p in entries else os.path.isdir(p))}
+    return sorted(itertools.chain.from_iterable(hdf5_files(p) if p in folders else [p] for p in paths))
 
 
 def expand(patterns: Iterable[str], root: str) -> tuple[str, ...]:
@@ -55,9 +60,38 @@ def expand(patterns: Iterable[str], root: str) -> tuple[str, ...]:
         matches = match(pattern, root)
         if not matches:
             raise SpecError(f"no file matches {pattern!r} (from {root!r}): {beside(pattern, root)}")
-        for path in matches:
-            files.setdefault(os.path.realpath(path), path)
+        for real, path in zip(real_paths(matches), matches):
+            files.setdefault(real, path)
     return tuple(files.values())
+
+
+def real_paths(paths: Sequence[str]) -> list[str]:
+    """Return ``os.path.realpath`` of absolute paths, looking at each directory once and not for each file."""
+    entries = _entries(paths)
+    folders: dict[str, str] = {}
+    found = []
+    for path in paths:
+        folder, _, name = path.rpartition(os.sep)
+        real = folders.get(folder)
+        if real is None:
+            real = folders[folder] = os.path.realpath(folder or os.sep).rstrip(os.sep)
+        place = f"{real}{os.sep}{name}"
+        linked = entries[path].is_symlink() if path in entries else os.path.islink(place)
+        found.append(os.path.realpath(place) if linked else place)
+    return found
+
+
+def _entries(paths: Iterable[str]) -> dict[str, os.DirEntry[str]]:
+    """Return what lists of directories say of absolute paths, for directories that many of them are in.
+
+    A list has the types of all files, each of which would be a round trip to a network file system.
+    """
+    found: dict[str, os.DirEntry[str]] = {}
+    for folder, count in Counter(path.rpartition(os.sep)[0] for path in paths).items():
+        if count >= _MANY:
+            with contextlib.suppress(OSError), os.scandir(folder or os.sep) as entries:
+                found.update((entry.path, entry) for entry in entries)
+    return found
 
 
 def beside(pattern: str, root: str) -> str:

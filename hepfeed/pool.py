@@ -48,6 +48,9 @@ class ReaderPool:
         num_readers: How many; 0 reads in the consumer's process.
         method: Whether a reader is a process, or a thread of the consumer's process; a thread can't be killed, and is
             for pipelines of hepfeed's own steps only, see :meth:`hepfeed.pipeline.Pipeline.need_native`.
+
+    Attributes:
+        worked_s: Seconds that the consumer's process read itself.
     """
 
     def __init__(self, num_readers: int, method: WorkerMethod = "process") -> None:
@@ -60,6 +63,7 @@ class ReaderPool:
         self._queue: deque[Task] = deque()
         self._local = Reader(self.ring.descriptor) if num_readers == 0 else None
         self._local_knows = _Known()
+        self.worked_s = 0.0
         self._verified: dict[str, int] = {}  # slot for each cache
         self._keeper: dict[tuple[int, int], Member[Task, _Known]] = {}  # who keeps the rest of a unit
         self._owner = os.getpid()
@@ -86,6 +90,21 @@ class ReaderPool:
     def closed(self) -> bool:
         """Whether :meth:`close` was called, or this is a forked copy of the pool."""
         return self.ring.descriptor < 0 or self._owner != os.getpid()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a reader yet."""
+        return self._local is not None or any(member.built for member in self._crew.members)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a reader has nothing to do."""
+        return any(not member.in_hand for member in self._crew.members)
+
+    def in_hand(self, stream: Stream) -> list[Task]:
+        """Return the tasks of a stream that readers have."""
+        tasks = [task for member in self._crew.members for task in list(member.in_hand.values())]
+        return [task for task in tasks if task.stream is stream]
 
     # ---- streams ---------------------------------------------------------------------------------------------------
 
@@ -165,6 +184,7 @@ class ReaderPool:
         if not self._queue:
             return
         task = self._queue.popleft()
+        begun = time.perf_counter()
         for method, *args in self._introductions(task, self._local_knows):
             getattr(local, method)(*args)
         try:
@@ -172,6 +192,8 @@ class ReaderPool:
         except Exception as error:
             task.stream.failed(task, error)
             return
+        finally:
+            self.worked_s += time.perf_counter() - begun
         self._local_knows.use_grants(value)
         self._queue.extendleft(reversed(self._reply(task, value)))
 
@@ -184,7 +206,7 @@ class ReaderPool:
             if task.stream.cache is not None:
                 task.stream.cache.take(value, [])
             return []
-        return task.stream.finish_done(task.batches[0], value)
+        return task.stream.finish_done(task.batches[0], value, task.reader)
 
     def flush(self, stream: Stream) -> None:
         """Let readers write what they have collected for the cache of a stream, and wait for it."""
@@ -234,7 +256,7 @@ class ReaderPool:
         fresh = [file for file in np.unique(some).tolist() if file not in known]
         if fresh:
             known.update(fresh)
-            calls.append(("add_files", stream.form.catalog, {file: stream.index.source_table(file) for file in fresh}))
+            calls.append(("add_files", stream.form.catalog, stream.index.source_tables(fresh)))
         return calls
 
     def _assign(self) -> None:
@@ -277,6 +299,7 @@ class ReaderPool:
                 self._keeper[task.stream.number, unit] = reader
         reader.notes.fills = task.method != "flush" and (reader.notes.fills or task.stream.fills_cache)
         task.stream.outstanding += 1
+        task.reader = reader.number
         self._crew.give(reader, task, task.method, task.argument)
 
     def _answered(self, answer: Answer[Task, _Known]) -> None:

@@ -75,6 +75,7 @@ class DataProvider:
         on_error: ``"raise"``, or ``"skip"`` files and events at fault.
         index: Path of the index file; by default the user's own.
         progress: As in :class:`~hepfeed.EventDataset`.
+        watch: As in :class:`~hepfeed.DataLoader`; one view shows all parts whose loops run.
 
     Attributes:
         loaders: The loaders by the names of their parts.
@@ -120,6 +121,7 @@ class DataProvider:
         on_error: OnError = "raise",
         index: str | os.PathLike[str] | None = None,
         progress: Progress | bool | None = None,
+        watch: bool = False,
     ) -> None:
         splits = DEFAULT_SPLITS if splits is None else dict(splits)
         for name in splits:
@@ -187,6 +189,7 @@ class DataProvider:
                 pool=self._pool,
                 device=device,
                 device_transform=device_transform,
+                watch=watch,
             )
 
     def __getattr__(self, name: str) -> DataLoader[Any]:

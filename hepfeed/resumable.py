@@ -110,7 +110,7 @@ class LocalIterator(_SingleProcessDataLoaderIter, ResumableIterator):
         self._collated = _Collated(self._dataset_fetcher.collate_fn, self._iterable)
         self._dataset_fetcher.collate_fn = self._collated
         self._begin_pass(state)
-        clock.begin()
+        clock.start()
         if state is None or not self._iterable:
             return
         fetcher: Any = self._dataset_fetcher
@@ -135,7 +135,7 @@ class LocalIterator(_SingleProcessDataLoaderIter, ResumableIterator):
             if self._transfer is not None:
                 self._transfer.finish()
             raise
-        self._clock.stages["transform"] += self._clock.since(begun)
+        self._clock.add_transform(self._clock.since(begun))
         self._clock.counts["batches"] += 1
         self._clock.counts["events"] += self._collated.examples if self._auto_collation else 1
         self._count_delivered()

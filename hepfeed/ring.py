@@ -150,6 +150,11 @@ class Ring:
     def __len__(self) -> int:
         return self._count
 
+    @property
+    def free(self) -> int:
+        """Slots that hold nothing."""
+        return len(self._free) + len(self._returned)
+
     def acquire(self, size: int) -> int:
         """Take a free slot of at least ``size`` bytes, or make one."""
         self.reclaim()

@@ -47,7 +47,7 @@ from hepfeed.errors import HepfeedError, KeyMissingError, SpecError, nearest
 from hepfeed.expression import find_name
 from hepfeed.filters import Filter
 from hepfeed.loader_options import LoaderOptions
-from hepfeed.patterns import HDF5_SUFFIXES, expand, hdf5_files, match
+from hepfeed.patterns import HDF5_SUFFIXES, expand, hdf5_files, match, real_paths
 from hepfeed.pipeline import CACHE, Pipeline, Transform
 from hepfeed.spec_options import (
     RESERVED_NAMES,
@@ -502,8 +502,8 @@ def _common_names(samples: list[Sample]) -> tuple[str, ...]:
 def _check_files(samples: list[Sample]) -> None:
     owner: dict[str, Sample] = {}
     for sample in samples:
-        for path in sample.files:
-            other = owner.setdefault(os.path.realpath(path), sample)
+        for path, real in zip(sample.files, real_paths(sample.files)):
+            other = owner.setdefault(real, sample)
             if other is not sample:
                 raise SpecError(
                     f"the file {path!r} is in two samples ({other.label!r} and {sample.label!r}), and its "

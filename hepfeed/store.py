@@ -11,7 +11,9 @@ import json
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,14 @@ from hepfeed.hdf5 import ChunkTable, DatasetInfo, FileInfo
 from hepfeed.progress import Progress
 from hepfeed.worker import call_everywhere
 
-__all__ = ["IndexStore", "Wanted", "describe_files", "load_tables", "user_cache"]
+__all__ = ["LOOKERS", "IndexStore", "Wanted", "describe_files", "load_tables", "load_tables_of", "user_cache"]
 
-_FORMAT = 2
+_FORMAT = 3
 _APPLICATION = 0x48464944  # "HFID" in SQLite's application_id: no other program's tables are ever dropped
+_AT_A_TIME = 500  # paths of a query; SQLite before 3.32 takes 999 values
+LOOKERS = 32
+"""Threads that look at files where each look takes a round trip over a network."""
+_SLOW_S = 1e-4
 _logger = logging.getLogger("hepfeed")
 
 
@@ -132,23 +138,22 @@ class IndexStore:
     def files(self, wanted: Sequence[Wanted]) -> dict[str, FileInfo]:
         """Return what is kept of those files that have not changed since.  Chunk tables are left for later."""
         found: dict[str, FileInfo] = {}
-        request = {each.path: each.request for each in wanted}
-        for start in range(0, len(wanted), 500):
-            some = [each.path for each in wanted[start : start + 500]]
+        request = _requests(wanted)
+        forms, now = _Forms(), _sizes_and_times(list(request))
+        for start in range(0, len(wanted), _AT_A_TIME):
+            some = [each.path for each in wanted[start : start + _AT_A_TIME]]
             marks = ",".join("?" * len(some))
             rows = self._database.execute(f"SELECT * FROM files WHERE path IN ({marks})", some)
-            for path, asked, size, mtime_ns, text in rows:
-                if asked != request[path]:
-                    continue
-                with contextlib.suppress(OSError):
-                    status = os.stat(path)
-                    if (status.st_size, status.st_mtime_ns) == (size, mtime_ns):
-                        found[path] = FileInfo(path, size, mtime_ns, **_unpacked(text), extents=self._extents(text))
+            for path, asked, size, mtime_ns, form, numbers in rows:
+                if asked == request[path] and now[path] == (size, mtime_ns):
+                    content = json.loads(numbers)
+                    extents = self._extents(content["extents"])
+                    found[path] = FileInfo(path, size, mtime_ns, **forms.unpacked(form, content), extents=extents)
         return found
 
-    def _extents(self, text: str) -> dict[str, Extents]:
+    def _extents(self, digests: dict[str, str]) -> dict[str, Extents]:
         found = {}
-        for name, digest in json.loads(text)["extents"].items():
+        for name, digest in digests.items():
             (content,) = self._database.execute("SELECT content FROM extents WHERE digest = ?", (digest,)).fetchone()
             found[name] = Extents.frombytes(content)
         return found
@@ -166,8 +171,8 @@ class IndexStore:
                     [(digests[name], content) for name, content in contents.items()],
                 )
                 database.execute(
-                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
-                    (file.path, wanted.request, file.size, file.mtime_ns, _packed(file, digests)),
+                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)",
+                    (file.path, wanted.request, file.size, file.mtime_ns, *_packed(file, digests)),
                 )
                 database.executemany(
                     "INSERT OR REPLACE INTO chunks VALUES (?, ?, ?, ?)",
@@ -176,10 +181,19 @@ class IndexStore:
 
     def tables(self, file: FileInfo) -> dict[str, ChunkTable]:
         """Return the chunk tables of a file; empty where they are not kept."""
-        rows = self._database.execute(
-            "SELECT key, content FROM chunks WHERE path = ? AND mtime_ns = ?", (file.path, file.mtime_ns)
-        )
-        return {key: ChunkTable.frombytes(content) for key, content in rows}
+        return self.tables_of([file])[file.path]
+
+    def tables_of(self, files: Sequence[FileInfo]) -> dict[str, dict[str, ChunkTable]]:
+        """Return the chunk tables of files by path; empty where they are not kept."""
+        found: dict[str, dict[str, ChunkTable]] = {file.path: {} for file in files}
+        mtime_ns = {file.path: file.mtime_ns for file in files}
+        for start in range(0, len(files), _AT_A_TIME):
+            some = [file.path for file in files[start : start + _AT_A_TIME]]
+            query = f"SELECT path, key, mtime_ns, content FROM chunks WHERE path IN ({','.join('?' * len(some))})"
+            for path, key, changed, content in self._database.execute(query, some):
+                if changed == mtime_ns[path]:
+                    found[path][key] = ChunkTable.frombytes(content)
+        return found
 
     def contents(self, files: Sequence[FileInfo], workers: int = 1) -> dict[str, str]:
         """Return the hash of each file's contents by path; it is kept, so that each is read once.
@@ -262,7 +276,8 @@ def _prepare(database: sqlite3.Connection) -> None:
                 database.execute(f"DROP TABLE IF EXISTS {table}")
             database.execute(f"PRAGMA user_version = {_FORMAT}")
         database.execute(
-            "CREATE TABLE IF NOT EXISTS files (path TEXT, request TEXT, size INT, mtime_ns INT, content TEXT,"
+            "CREATE TABLE IF NOT EXISTS files (path TEXT, request TEXT, size INT, mtime_ns INT, form TEXT,"
+            " numbers TEXT,"
             " PRIMARY KEY (path, request))"
         )
         database.execute("CREATE TABLE IF NOT EXISTS extents (digest TEXT PRIMARY KEY, content BLOB)")
@@ -279,31 +294,95 @@ def _prepare(database: sqlite3.Connection) -> None:
         )
 
 
-def _packed(file: FileInfo, extents: dict[str, str]) -> str:
-    return json.dumps(
-        {
-            "datasets": [{**asdict(info), "fill": info.fill.hex()} for info in file.datasets.values()],
-            "absent": sorted(file.absent),
-            "events": file.events,
-            "columns": {key: asdict(column) for key, column in file.columns.items()},
-            "layout": file.layout,
-            "extents": extents,
-        }
-    )
+def _requests(wanted: Sequence[Wanted]) -> dict[str, str]:
+    """Return the request of each path; neighbours mostly have the same, which is then made once."""
+    requests: dict[str, str] = {}
+    before: Wanted | None = None
+    for each in wanted:
+        if before is None or (each.keys, each.also, each.layout) != (before.keys, before.also, before.layout):
+            before, request = each, each.request
+        requests[each.path] = request
+    return requests
 
 
-def _unpacked(text: str) -> dict[str, Any]:
-    content = json.loads(text)
-    datasets = {}
-    for item in content["datasets"]:
-        datasets[item["key"]] = DatasetInfo(**{**_tuples(item), "fill": bytes.fromhex(item["fill"])})
-    return {
-        "datasets": datasets,
-        "absent": frozenset(content["absent"]),
-        "events": content["events"],
-        "columns": {key: Column(**_tuples(column)) for key, column in content["columns"].items()},
-        "layout": content["layout"],
+def _sizes_and_times(paths: Sequence[str]) -> dict[str, tuple[int, int] | None]:
+    """Return size and time of change of files, or None; many at a time where the first ones took long."""
+    begun = time.perf_counter()
+    found = {path: _size_and_time(path) for path in paths[:LOOKERS]}
+    slow = time.perf_counter() - begun > _SLOW_S * len(found)
+    rest = paths[LOOKERS:]
+    if slow and rest:
+        with ThreadPoolExecutor(LOOKERS, "hepfeed-look") as pool:
+            found.update(zip(rest, pool.map(_size_and_time, rest)))
+    else:
+        found.update((path, _size_and_time(path)) for path in rest)
+    return found
+
+
+def _size_and_time(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _packed(file: FileInfo, extents: dict[str, str]) -> tuple[str, str]:
+    """Return what files of the same kind have in common, and the numbers of this one; both as JSON."""
+    form = {
+        "datasets": [
+            [
+                info.key,
+                info.event_shape,
+                info.dtype,
+                info.storage,
+                info.reason,
+                info.chunk,
+                info.filters,
+                info.fill.hex(),
+            ]
+            for info in file.datasets.values()
+        ],
+        "absent": sorted(file.absent),
+        "columns": {key: asdict(column) for key, column in file.columns.items()},
+        "layout": file.layout,
     }
+    numbers = {
+        "events": file.events,
+        "datasets": [(one.events, one.offset, one.stored_bytes) for one in file.datasets.values()],
+        "extents": extents,
+    }
+    return json.dumps(form), json.dumps(numbers)
+
+
+class _Forms:
+    """What files of the same kind have in common, made once: thousands of files share it in memory, too."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, list[Any], dict[str, Any]]] = {}
+
+    def unpacked(self, form: str, numbers: dict[str, Any]) -> dict[str, Any]:
+        """Return arguments of :class:`FileInfo` from what :func:`_packed` made."""
+        if form not in self._known:
+            self._known[form] = form, *_form(form)
+        form, kinds, common = self._known[form]
+        datasets = {
+            key: DatasetInfo(key, (events, *shape), dtype, storage, reason, offset, chunk, filters, fill, stored)
+            for (key, shape, dtype, storage, reason, chunk, filters, fill), (events, offset, stored) in zip(
+                kinds, numbers["datasets"]
+            )
+        }
+        return {"datasets": datasets, "events": numbers["events"], "form": form, **common}
+
+
+def _form(text: str) -> tuple[list[Any], dict[str, Any]]:
+    content = json.loads(text)
+    kinds = [
+        (key, tuple(shape), dtype, storage, reason, tuple(chunk), tuple(filters), bytes.fromhex(fill))
+        for key, shape, dtype, storage, reason, chunk, filters, fill in content["datasets"]
+    ]
+    columns = {key: Column(**_tuples(column)) for key, column in content["columns"].items()}
+    return kinds, {"absent": frozenset(content["absent"]), "columns": columns, "layout": content["layout"]}
 
 
 def _tuples(item: dict[str, Any]) -> dict[str, Any]:
@@ -354,9 +433,17 @@ def describe_files(
 
 def load_tables(file: FileInfo, store: IndexStore) -> dict[str, ChunkTable]:
     """Return the chunk tables of a file: those it carries, those kept, or read anew from the file."""
-    if file.tables:
-        return file.tables
-    kept = store.tables(file)
+    return load_tables_of([file], store)[file.path]
+
+
+def load_tables_of(files: Sequence[FileInfo], store: IndexStore) -> dict[str, dict[str, ChunkTable]]:
+    """Return the chunk tables of files by path, as :func:`load_tables`; the index file is asked once for all."""
+    kept = store.tables_of([file for file in files if not file.tables])
+    return {file.path: file.tables or _complete(file, kept[file.path]) for file in files}
+
+
+def _complete(file: FileInfo, kept: dict[str, ChunkTable]) -> dict[str, ChunkTable]:
+    """Return the chunk tables that are kept of a file if those are all, or else read them."""
     if all(key in kept for key, info in file.datasets.items() if info.storage == "chunked"):
         return kept
     with hdf5.open_file(file.path) as opened:

@@ -6,7 +6,6 @@ idempotent, so those of a reader that died are sent again to another one.
 
 from __future__ import annotations
 
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,9 +21,10 @@ from hepfeed.filler import BatchSpec, Window
 from hepfeed.form import StreamForm
 from hepfeed.index import EventIndex
 from hepfeed.parts.strips import Piece, Strips
+from hepfeed.ranges import nvtx_range
 from hepfeed.ring import PageLocks, Ring
 from hepfeed.stats import StageClock
-from hepfeed.tasks import Finish, Finished, Flush, Read, ReadDone, Recall, Recalled, RecallMany
+from hepfeed.tasks import MISSING, Finish, Finished, Flush, Read, ReadDone, Recall, Recalled, RecallMany
 
 __all__ = ["NO_PIPELINE", "Delivery", "Pending", "Stream", "Task"]
 
@@ -41,6 +41,21 @@ class Pool(Protocol):
 
     num_readers: int
     ring: Ring
+    worked_s: float
+
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a reader yet."""
+        ...
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a reader has nothing to do."""
+        ...
+
+    def in_hand(self, stream: Stream) -> list[Task]:
+        """Return the tasks of a stream that readers have."""
+        ...
 
     def add(self, stream: Stream) -> int:
         """Give a stream its number."""
@@ -104,6 +119,7 @@ class Pending:
     weight: NDArray[np.float32] | None
     bytes: int
     reads_left: int = 0
+    hits: int = 0  # events that the cache has
     failures: dict[int, Exception] = field(default_factory=dict)
     ready: bool = False
     finished: Finished | Piece | None = None
@@ -141,7 +157,7 @@ class SharedSlot:
 
 @dataclass(eq=False)
 class Task:
-    """A call to a reader: method and argument, and the batches that it is for."""
+    """A call to a reader: method and argument, the batches that it is for, and the number of that reader."""
 
     stream: Stream
     method: str
@@ -149,6 +165,7 @@ class Task:
     batches: list[Pending]
     attempts: int = 0
     stalls: int = 0
+    reader: int = 0
 
 
 class Stream:
@@ -192,6 +209,7 @@ class Stream:
         self._rounds = 0
         self.has_steps = form.pipeline != NO_PIPELINE or cache is not None
         self.closed = False
+        self._is_full = False  # there is work, and no room for it
         self._pool_reference = weakref.ref(pool)  # the pool dies with its last user, though it knows its streams
         self._work: Iterator[Window | BatchSpec] = work
         self._next: Window | BatchSpec | None = None
@@ -227,9 +245,11 @@ class Stream:
     def plan(self) -> list[Task]:
         """Turn windows and batches into tasks, as far as there is room for them."""
         tasks: list[Task] = []
+        self._is_full = False
         while (work := self._peek()) is not None:
             room = self._in_flight - len(self.batches)
             if self.batches and room < (len(work.batches) if isinstance(work, Window) else 1):
+                self._is_full = True
                 break
             self._next = None
             tasks += self._read_tasks(work) if isinstance(work, Window) else self._recall_tasks(work)
@@ -265,7 +285,7 @@ class Stream:
             numbers[5 + 2 * i], numbers[6 + 2 * i] = start, count
         group = SharedSlot(self._pool.ring.acquire(size), len(batches), size)
         for batch in batches:
-            batch.group = group
+            batch.group, batch.hits = group, len(batch.spec)
         weight = None if batches[0].weight is None else np.concatenate([batch.weight for batch in batches])
         bounds = tuple(np.cumsum([0, *map(len, specs)]).tolist())
         indices = tuple(spec.index for spec in specs)
@@ -277,6 +297,7 @@ class Stream:
         assert self.cache is not None
         spec = batch.spec
         part, at, runs, batch.bytes = self.cache.locate(self._positions(spec))
+        batch.hits = len(part) - int(np.count_nonzero(part == MISSING))
         if batch.slot < 0:
             batch.slot = self._pool.ring.acquire(batch.bytes)
         recall = Recall(
@@ -363,7 +384,7 @@ class Stream:
                 ``timeout_s``, again and again.
         """
         begun = self.clock.begin()
-        waited = 0.0
+        waited, worked = 0.0, self._pool.worked_s
         while True:
             if not (self.batches and self.batches[0].group and self.batches[0].ready):  # they come several at a time
                 self._pool.pump(0.0)
@@ -373,16 +394,49 @@ class Stream:
                 continue
             if self.batches[0].ready:
                 break
-            before = time.perf_counter()
-            self._pool.wait(timeout_s)
-            waited += time.perf_counter() - before
+            waited += self._wait(timeout_s)
         batch = self.batches.popleft()
-        if self._pool.num_readers:
-            self.clock.stages["wait"] += waited
+        if self.cache is not None:
+            self.clock.counts["cache_hits"] += batch.hits
+            self.clock.counts["cache_misses"] += len(batch.spec) - batch.hits
         delivery = batch.delivery or self._deliver(batch)
-        self._pool.dispatch()
-        self.clock.stages["transfer"] += max(0.0, self.clock.since(begun) - waited)
+        with nvtx_range("dispatch"):
+            self._pool.dispatch()
+        not_here = waited + self._pool.worked_s - worked
+        self.clock.stages["transfer"] += max(0.0, self.clock.since(begun) - not_here)
         return delivery
+
+    def _wait(self, timeout_s: float) -> float:
+        """Wait until something arrives; returns the seconds.  Without readers it is done here, and is no wait."""
+        pool = self._pool
+        if not pool.num_readers:
+            pool.wait(timeout_s)
+            return 0.0
+        before = self.clock.begin()
+        starting, no_room = not pool.is_up, self._is_full and pool.is_idle
+        try:
+            with nvtx_range("wait"):
+                pool.wait(timeout_s)
+        finally:
+            waited = self.clock.add_wait(before, starting=starting, no_room=no_room)
+        return waited
+
+    def queues(self) -> dict[str, int]:
+        """Return what is where, as :class:`hepfeed.stats.FeedStats` has it; all 0 once this stream is closed."""
+        pool = self._pool_reference()
+        if self.closed or pool is None:
+            return dict.fromkeys(("planned", "in_hand", "ready", "slots", "slots_free"), 0)
+        batches = list(self.batches)
+        at_readers = {id(batch) for task in pool.in_hand(self) for batch in task.batches}
+        ready = sum(batch.ready for batch in batches)
+        in_hand = sum(not batch.ready and id(batch) in at_readers for batch in batches)
+        return {
+            "planned": len(batches) - ready - in_hand,
+            "in_hand": in_hand,
+            "ready": ready,
+            "slots": len(pool.ring),
+            "slots_free": pool.ring.free,
+        }
 
     def look(self) -> Delivery | None:
         """Return what :meth:`next` will, if it is there already; None otherwise, and where that would raise.
@@ -438,7 +492,7 @@ class Stream:
 
     def read_done(self, task: Task, done: ReadDone) -> list[Task]:
         """Take note of a finished read; returns the tasks that it makes possible."""
-        self.clock.add_read(done.costs)
+        self.clock.add_read(done.costs, task.reader)
         by_slot = {batch.slot: batch for batch in task.batches}
         for slot, place, error in done.failures:
             by_slot[slot].failures.setdefault(place, error)
@@ -448,7 +502,7 @@ class Stream:
             if batch.reads_left:
                 continue
             if done.finished is not None:
-                self.finish_done(batch, done.finished)
+                self.finish_done(batch, done.finished, task.reader)
                 continue
             failed = batch.failures and self.on_error != "skip"
             if self.has_steps and not failed and len(batch.failures) < len(batch.spec):
@@ -478,13 +532,13 @@ class Stream:
         """Write to the cache what readers have collected for it, and wait until it is there."""
         self._pool.flush(self)
 
-    def finish_done(self, batch: Pending, finished: Finished) -> list[Task]:
-        """Take note of a batch that went through the pipeline; returns what is to be done again."""
+    def finish_done(self, batch: Pending, finished: Finished, reader: int) -> list[Task]:
+        """Take note of a batch that went through the pipeline of a reader; returns what is to be done again."""
         if finished.costs is not None:
-            self.clock.add_read(finished.costs)
+            self.clock.add_read(finished.costs, reader)
         if self.cache is not None:
             self.cache.take(finished.written, finished.damaged)
-        self.clock.stages["transform"] += finished.total_ns * 1e-9
+        self.clock.add_transform(finished.total_ns * 1e-9, reader)
         if finished.again:  # what the cache has of it is damaged: now it is known to be missing
             return [self._recall(batch)]
         self.clock.counts["removed"] += finished.removed
@@ -496,7 +550,7 @@ class Stream:
     def recall_done(self, task: Task, recalled: Recalled) -> list[Task]:
         """Take note of batches that came from the cache together; returns what is to be done again."""
         assert self.cache is not None
-        self.clock.add_read(recalled.costs)
+        self.clock.add_read(recalled.costs, task.reader)
         self.cache.take(None, recalled.damaged)
         group = task.batches[0].group
         assert group is not None
@@ -513,7 +567,7 @@ class Stream:
             return []
         group.bytes = max(finished.bytes for finished in recalled.batches)
         for batch, finished in zip(task.batches, recalled.batches):
-            self.finish_done(batch, finished)
+            self.finish_done(batch, finished, task.reader)
         return []
 
     def failed(self, task: Task, error: Exception) -> None:

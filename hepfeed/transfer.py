@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hepfeed.cuda_engine import CudaEngine
 from hepfeed.errors import SpecError
+from hepfeed.ranges import nvtx_range
 from hepfeed.ring import PageLocks
 from hepfeed.shipment import Shipment, is_plain
 from hepfeed.walk import map_tensors
@@ -125,7 +126,7 @@ class Transfer:
             pin(engine, True)
         # Before the side stream is the current one, which would be marked instead.
         source = _Source([engine.mark_consumer()] if was_lent else [], [batch, memory])
-        with engine.aside(), torch.no_grad():
+        with nvtx_range("transfer"), engine.aside(), torch.no_grad():
             self._going.append(source)
             try:
                 shipment.send()
@@ -145,7 +146,7 @@ class Transfer:
             HepfeedError: The last steps refuse it.
         """
         if sent.check is not None:
-            with self.engine.aside():
+            with nvtx_range("check"), self.engine.aside():
                 sent.check()
         self.engine.hand_over(sent.event, sent.buffers)
         if not sent.has_others:

@@ -28,7 +28,7 @@ hypothesis.settings.load_profile("hepfeed")
 
 _THREAD_GRACE_S = 2
 _MOST_WORKERS = 4  # more wait for the longest file
-_FONT = ".ttf"  # matplotlib keeps the fonts that it has drawn with open
+_FONTS = (".ttf", ".otf")  # matplotlib keeps the fonts that it has drawn with open
 
 
 def pytest_xdist_auto_num_workers(config):
@@ -58,7 +58,7 @@ class Possessions:
 
     def __init__(self):
         targets = {fd: _target(fd) for fd in os.listdir("/proc/self/fd")}
-        self.descriptors = {fd: target for fd, target in targets.items() if target and not target.endswith(_FONT)}
+        self.descriptors = {fd: target for fd, target in targets.items() if target and not target.endswith(_FONTS)}
         self.children = descendants()
         self.threads = _threads()
         self.rings = _mapped_rings()
@@ -137,6 +137,7 @@ def _own_index_and_cache(_nothing_leaks, request, tmp_path_factory, monkeypatch)
         place = tmp_path_factory.getbasetemp() / "unasked" / str(next(_places))
     monkeypatch.setenv("HEPFEED_INDEX", str(place / "index.sqlite"))
     monkeypatch.setenv("HEPFEED_CACHE", str(place / "caches"))
+    monkeypatch.setenv("HEPFEED_TOP_DIR", str(tmp_path_factory.getbasetemp() / "top"))
 
 
 @pytest.fixture(params=["torch", "hepfeed"])

@@ -1,5 +1,6 @@
 """Lightning's Trainer and LightningCLI on hepfeed's loaders: loops, ranks, checkpoints."""
 
+import contextlib
 import json
 import os
 import random
@@ -23,8 +24,9 @@ pytest.importorskip("jsonargparse", reason="jsonargparse is not installed")
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint  # noqa: E402
 from lightning.pytorch.cli import LightningCLI  # noqa: E402
 from lightning.pytorch.demos.boring_classes import RandomDataset  # noqa: E402
+from lightning.pytorch.loggers import Logger  # noqa: E402
 
-from hepfeed.lightning import EventDataModule  # noqa: E402
+from hepfeed.lightning import EventDataModule, FeedMonitor  # noqa: E402
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -132,6 +134,57 @@ def test_the_package_does_not_import_lightning(run_script):
         print("lightning" in sys.modules, "accelerate" in sys.modules)
     """
     assert run_script(script).split() == ["False", "False"]
+
+
+class Memory(Logger):
+    """Keeps what it is told."""
+
+    name, version = "memory", 0
+
+    def __init__(self):
+        super().__init__()
+        self.metrics = []
+
+    def log_hyperparams(self, params, *args, **options):
+        pass
+
+    def log_metrics(self, metrics, step=None):
+        self.metrics.append((step, metrics))
+
+
+@pytest.mark.filterwarnings("ignore:You defined a .validation_step.:UserWarning")
+@pytest.mark.parametrize("through", ["data module", "loader"])
+def test_the_feed_of_a_run_is_logged_between_its_steps(spec, through):
+    logger, data = Memory(), module(spec)
+    with contextlib.ExitStack() as stack:
+        if through == "loader":
+            loader = stack.enter_context(hf.DataLoader(hf.EventDataset(spec), 8))
+            assert len(list(loader)) == 12, "an epoch before the run, which is not logged"
+            data = loader
+        fitter = trainer(
+            logger=logger,
+            log_every_n_steps=5,
+            callbacks=[FeedMonitor()],
+            limit_val_batches=0,
+            enable_checkpointing=False,
+        )
+        fitter.fit(Model(), data)
+    fed = [(step, metrics) for step, metrics in logger.metrics if "hepfeed/events" in metrics]
+    counts = [metrics["hepfeed/batches"] for _, metrics in fed]
+    assert counts == ([5, 3] if through == "data module" else [5, 5, 2]) * 2
+    assert [step for step, _ in fed] == np.cumsum(counts).tolist()
+    events = 2 * (91 if through == "loader" else 64)
+    assert sum(metrics["hepfeed/events"] for _, metrics in fed) == events
+    assert all(metrics["hepfeed/events_per_s"] > 0 for _, metrics in fed)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a .validation_step.:UserWarning")
+def test_a_feed_that_is_not_hepfeeds_can_not_be_watched():
+    other = torch.utils.data.DataLoader(RandomDataset(20, 8))
+    with pytest.raises(SpecError, match="not of a DataLoader"):
+        trainer(callbacks=[FeedMonitor()]).fit(Model(), other)
+    with pytest.raises(SpecError, match="1 or more, not 0"):
+        FeedMonitor(every_n_steps=0)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -147,7 +147,7 @@ def run_demo(*arguments):
 
 def test_the_command_makes_feeds_trains_and_compares(tmp_path):
     shown = run_demo(str(tmp_path / "lcd"), "--plot", str(tmp_path / "demo.png"))
-    for part in ("What was made", "Training a network of 9,508 weights", "bottleneck", "torch + h5py", "hepfeed loads"):
+    for part in ("What was made", "Training a network of 9,508 weights", "-bound: ", "torch + h5py", "hepfeed loads"):
         assert part in shown
     assert (tmp_path / "demo.png").stat().st_size > 1000
     assert len(SampleSpec.load(tmp_path / "lcd/lcd.yaml").files) == 4

@@ -14,6 +14,7 @@ from hepfeed.dataset import EventDataset
 from hepfeed.errors import SpecError
 from hepfeed.filler import BatchSpec, Filler, windows_of
 from hepfeed.index import EventIndex
+from hepfeed.lane import unit_starts
 from hepfeed.loader import DataLoader
 from hepfeed.spec import SampleSpec
 from hepfeed.store import IndexStore
@@ -655,3 +656,10 @@ def test_replayed_batches_must_fit_the_files(make_index, file, row, message):
 def test_wrong_options_are_refused(make_index, options, message):
     with pytest.raises(SpecError, match=message):
         Filler(make_index([[(10, "contiguous")]]), **{"batch_size": 2, **options})
+
+
+@pytest.mark.parametrize("piece", [1, 7, 50, 10**6])
+def test_units_do_not_depend_on_the_pieces_that_are_looked_at(make_index, monkeypatch, piece):
+    monkeypatch.setattr("hepfeed.lane._LOOKED_AT", piece)
+    index = make_index([[(95, "hundred_event_chunks"), (250, "hundred_event_chunks")], [(20, "all_filters")]])
+    assert unit_starts(index).tolist() == [0, 95, 195, 295, 345, 361, 365]

@@ -505,7 +505,7 @@ def test_stats_count_what_was_delivered(dataset):
     assert stats["skipped"] == stats["restarts"] == 0
     assert stats["chunks"] == 4 + 3 + 6  # each of 16 events, decoded once
     assert stats["bytes_inflated"] == 13 * 16 * 20 * 4
-    assert stats["bottleneck"] in ("read", "inflate", "scatter", "transform", "transfer", "consumer")
+    assert stats["bottleneck"] in ("read", "inflate", "scatter", "transform", "transfer", "consumer", "start")
 
 
 def test_a_loader_may_be_left_and_taken_up_again(dataset):

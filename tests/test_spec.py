@@ -223,6 +223,19 @@ def test_a_link_to_a_directory_is_followed_and_a_circle_of_links_ends(data):
     assert "is in two samples" in refusal([["data/link.h5", ["ECAL"], "e"], ["data/EleEscan/*.h5", ["ECAL"], "f"]])
 
 
+def test_links_to_files_are_known_in_a_directory_of_many(tmp_path):
+    many = tmp_path / "many"
+    (many / "below.h5").mkdir(parents=True)
+    for number in range(50):
+        (many / f"{number:02d}.h5").touch()
+    (many / "below.h5" / "50.h5").touch()
+    (many / "again.h5").symlink_to(many / "07.h5")
+    (tmp_path / "other.h5").symlink_to(many / "08.h5")
+    spec = SampleSpec([[f"{many}/*.h5", ["ECAL"], "e"]])
+    assert sorted(names(spec.files)) == [f"{number:02d}.h5" for number in range(51)]
+    assert "is in two samples" in refusal([[f"{many}/*.h5", ["ECAL"], "e"], [f"{tmp_path}/other.h5", ["ECAL"], "f"]])
+
+
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [

@@ -74,7 +74,7 @@ def test_a_hang_that_passes_costs_one_reader(dataset, tmp_path):
 
     options = {"batch_size": 30}
     undisturbed = bits(hf.DataLoader(dataset, **options))
-    with hf.DataLoader(dataset, **options, num_workers=2, process_fn=hang_once, timeout=2) as loader:
+    with hf.DataLoader(dataset, **options, num_workers=2, process_fn=hang_once, timeout=4) as loader:
         assert bits(loader) == undisturbed
         assert loader.stats()["restarts"] == 1
 

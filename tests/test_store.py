@@ -60,8 +60,41 @@ def test_a_second_start_opens_no_file(tmp_path, layout):
     assert (second.rows == first.rows).all()
     assert second.sources == first.sources
     for file in range(3):
-        ours, theirs = second.tables(file), first.tables(file)
+        ours, theirs = (load_tables(index.sources[file].info, index.store) for index in (second, first))
         assert {key: ours[key].tobytes() for key in ours} == {key: theirs[key].tobytes() for key in theirs}
+
+
+def test_files_of_the_same_kind_share_what_is_known_of_them(tmp_path, store):
+    paths = [write_file(tmp_path / f"{number}.h5", 40 + number, file=number) for number in range(3)]
+    other = write_file(tmp_path / "other.h5", 40, layout="all_filters")
+    fresh = files_of(store, *paths, other)
+    kept = files_of(store, *paths, other)
+    assert kept == fresh
+    first, *others = (kept[str(path)] for path in paths)
+    assert all(each.form and each.form is first.form and each.columns is first.columns for each in others)
+    assert [each.events for each in (first, *others)] == [40, 41, 42]
+    assert kept[str(other)].form not in ("", first.form)
+
+
+def test_many_files_are_looked_at_at_a_time_where_that_takes_long(tmp_path, store, monkeypatch):
+    write_file(tmp_path / "0.h5", 10)
+    for number in range(1, 70):
+        os.link(tmp_path / "0.h5", tmp_path / f"{number}.h5")
+    paths = [tmp_path / f"{number}.h5" for number in range(70)]
+    assert len(files_of(store, *paths)) == 70
+    monkeypatch.setattr("hepfeed.store._SLOW_S", 0.0)
+    paths[5].unlink()
+    paths[65].unlink()
+    write_file(paths[65], 11)
+    wanted = [Wanted(str(path), ("image",)) for path in paths]
+    assert set(store.files(wanted)) == {str(path) for n, path in enumerate(paths) if n not in (5, 65)}
+
+
+def test_a_chunk_table_travels_as_it_is(tmp_path):
+    table = describe_events(str(write_file(tmp_path / "a.h5", 40, layout="unallocated")), ["image"]).tables["image"]
+    copy = pickle.loads(pickle.dumps(table))
+    assert copy.tobytes() == table.tobytes()
+    assert (copy.offset.dtype, copy.size.dtype, copy.mask.dtype) == (np.int64, np.int64, np.uint32)
 
 
 def test_a_changed_file_is_read_anew(tmp_path, store):

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from hepfeed.bench.sheet import three_digits
+
 __all__ = ["Clock", "milliseconds", "processor"]
 
 _ROUND_S = 0.02
@@ -26,8 +28,7 @@ def processor() -> str:
 
 def milliseconds(seconds: float) -> str:
     """Return a time with three digits."""
-    value = seconds * 1e3
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+    return three_digits(seconds * 1e3)
 
 
 class Clock:
@@ -41,10 +42,15 @@ class Clock:
         self.device = device
 
     def rounds(self, run: Callable[[], Any], count: int) -> list[float]:
-        """Return the seconds of a call in each of some rounds; a call goes before them, for caches and choices."""
+        """Return the seconds of a call in each of some rounds; a call goes before them, for caches and choices.
+
+        A round of what is short is the mean of several calls.
+        """
         run()
-        repeats = max(1, int(_ROUND_S / max(self._time(run, 1), 1e-7)))
-        return [self._time(run, repeats) / repeats for _ in range(count)]
+        first = self._time(run, 1)
+        repeats = max(1, int(_ROUND_S / max(first, 1e-7)))
+        done = [first] if repeats == 1 else []  # what is long is not called once more than asked for
+        return done[:count] + [self._time(run, repeats) / repeats for _ in range(count - len(done))]
 
     def _time(self, run: Callable[[], Any], repeats: int) -> float:
         """Return the seconds that some calls take together."""

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from hepfeed.bench.cards import Card, card_of
 from hepfeed.bench.clock import Clock
 from hepfeed.bench.layer import STRIDED, SUBMANIFOLD, Layer, ground_truth
+from hepfeed.bench.row import Row
 from hepfeed.bench.sides import SIDES, Absent, Prepared, Side
 from hepfeed.bench.tracks import noise, tracks
+from hepfeed.bench.transform_case import wrong
 from hepfeed.errors import ProcessError, SpecError
+from hepfeed.tensors import KernelMap
 
-__all__ = ["KINDS", "Case", "Kind", "Row", "bench_kernels", "cases"]
+__all__ = ["GROUPS", "KINDS", "Case", "Group", "Kind", "bench_kernels", "cases"]
 
+Group = Literal["maps", "convolutions"]
+GROUPS: tuple[Group, ...] = ("maps", "convolutions")
 Kind = Literal["float32", "tf32", "bfloat16", "float16"]
 KINDS: dict[Kind, tuple[torch.dtype, str, float]] = {
     "float32": (torch.float32, "float32", 2e-5),
@@ -60,6 +64,11 @@ class Case:
         what = "forward" if self.products == 1 else "forward + backward"
         return f"{name}, {self.kind}, {what}, C {self.layer.channels[0]}, {sites}"
 
+    @property
+    def group(self) -> Group:
+        """Which part of the table it belongs to."""
+        return "convolutions" if self.products else "maps"
+
     def bound(self, peaks: Card) -> float:
         """Return the seconds that it takes at least."""
         work = self.layer.work(self.products) if self.products else self.layer.map_work
@@ -68,34 +77,9 @@ class Case:
     def run(self, side: Side) -> Callable[[], Any]:
         """Return what a side does, once its result is found to be right."""
         if not self.products:
-            return side.kernel_map(self.layer)
+            return _verified_map(side, self.layer)
         prepared = _verified(side, self.layer, self.products == 3, KINDS[self.kind][2])
         return prepared.backward(self.layer.grad) if self.products == 3 else _without_grad(prepared.forward)
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one thing took.
-
-    Attributes:
-        what: Its name.
-        bound: Seconds that the device can't beat, by its peaks: not measured.
-        seconds: Of each side, by round.
-        absent: Why others did not take part.
-    """
-
-    what: str
-    bound: float
-    seconds: dict[str, list[float]] = field(default_factory=dict)
-    absent: dict[str, str] = field(default_factory=dict)
-
-    def ratio(self, side: str) -> float:
-        """Return the median of another's times over hepfeed's."""
-        return float(np.median(np.array(self.seconds[side]) / np.array(self.seconds["hepfeed"])))
-
-    def of_bound(self) -> float:
-        """Return the bound over hepfeed's median time: the part of the peak that is reached."""
-        return self.bound / float(np.median(self.seconds["hepfeed"]))
 
 
 def bench_kernels(
@@ -105,12 +89,13 @@ def bench_kernels(
     kinds: Sequence[Kind],
     rounds: int,
     card: Card | None = None,
+    groups: Collection[Group] = GROUPS,
 ) -> Iterator[Row]:
     """Measure, row by row.
 
     Sites are random walks as tracks of a time projection chamber, of 16 events; and last, with the first number of
     channels, small images of which 2 % are active.  Before anything is timed, output and gradients of every side are
-    compared with float64.
+    compared with float64, and hepfeed's kernel maps with those of their plain twin.
 
     Args:
         device: Where all sides compute, on torch's present number of threads.
@@ -119,6 +104,7 @@ def bench_kernels(
         kinds: Of numbers.
         rounds: In which all sides are timed one after another.
         card: Peaks; None: those of the device.
+        groups: What of the table.
 
     Raises:
         ProcessError: hepfeed's result is wrong.
@@ -128,22 +114,32 @@ def bench_kernels(
         raise SpecError(f"{' and '.join(sorted(foreign))} need a CUDA device: use float32 or bfloat16 on {device}")
     peaks = card_of(device) if card is None else card
     clock = Clock(device)
-    for case in cases(device, sites, channels, kinds):
+    for case in cases(device, sites, channels, kinds, groups):
         with _tf32(case.kind == "tf32"):
             yield _timed(case, peaks, clock, rounds)
 
 
-def cases(device: torch.device, sites: Sequence[int], channels: Sequence[int], kinds: Sequence[Kind]) -> Iterator[Case]:
+def cases(
+    device: torch.device,
+    sites: Sequence[int],
+    channels: Sequence[int],
+    kinds: Sequence[Kind],
+    groups: Collection[Group] = GROUPS,
+) -> Iterator[Case]:
     """Yield what is measured, in the order of the table; arguments as of :func:`bench_kernels`."""
     for count in sites:
         indices = torch.from_numpy(tracks(count, _side(count), EVENTS))
-        for options in (SUBMANIFOLD, STRIDED):
+        for options in (SUBMANIFOLD, STRIDED) if "maps" in groups else ():
             layer = Layer.make(indices, _side(count), EVENTS, options, (1, 1), torch.float32, device)
             yield Case(layer, 0, "float32")
+        if "convolutions" not in groups:
+            continue
         for kind, options, wide in itertools.product(kinds, (SUBMANIFOLD, STRIDED), channels):
             layer = Layer.make(indices, _side(count), EVENTS, options, (wide, wide), KINDS[kind][0], device)
             for products in (1, 3):
                 yield Case(layer, products, kind)
+    if "convolutions" not in groups:
+        return
     images = torch.from_numpy(noise(*IMAGES))
     for kind, wide in itertools.product(kinds, channels[:1]):
         layer = Layer.make(images, *IMAGES[1:], SUBMANIFOLD, (wide, wide), KINDS[kind][0], device)
@@ -153,7 +149,7 @@ def cases(device: torch.device, sites: Sequence[int], channels: Sequence[int], k
 
 def _timed(case: Case, peaks: Card, clock: Clock, rounds: int) -> Row:
     """Let all sides that can take turns."""
-    row = Row(str(case), case.bound(peaks))
+    row = Row(case.group, str(case), case.bound(peaks))
     runs = {}
     for side in SIDES:
         trouble = side.missing()
@@ -168,10 +164,20 @@ def _timed(case: Case, peaks: Card, clock: Clock, rounds: int) -> Row:
             trouble = f"{type(error).__name__}: {error}"
         if trouble is not None:
             row.absent[side.name] = trouble
-    for _ in range(rounds):
-        for name, run in runs.items():
-            row.seconds.setdefault(name, []).extend(clock.rounds(run, 1))
+    row.race(runs, clock, rounds)
     return row
+
+
+def _verified_map(side: Side, layer: Layer) -> Callable[[], Any]:
+    """What builds a kernel map; where it is one of hepfeed's form, it is the right one."""
+    build = side.kernel_map(layer)
+    made = build()
+    if isinstance(made, KernelMap):
+        found = [made.in_maps, made.out_maps, made.offsets, *made.swapped_pairs(), made.indices]
+        for got, wanted in zip(found, layer.twin_map()):
+            if (trouble := wrong(got, [wanted], 0.0)) is not None:
+                raise ProcessError(f"{side.name}'s kernel map is wrong: {trouble}")
+    return build
 
 
 def _verified(side: Side, layer: Layer, backward: bool, tolerance: float) -> Prepared:

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from hepfeed.bench.cards import Work
 from hepfeed.kernel_map import build_kernel_map
+from hepfeed.reference import kernel_map as reference
 from hepfeed.tensors import KernelMap
 
 __all__ = ["STRIDED", "SUBMANIFOLD", "Layer", "convolve_by_taps", "ground_truth", "with_gradients"]
@@ -79,6 +81,22 @@ class Layer:
             torch.from_numpy(part).long().to(device) for part in (self.kernel_map.in_maps, self.kernel_map.out_maps)
         )
         return [(rows[first:last], targets[first:last]) for first, last in itertools.pairwise(ends)]
+
+    def twin_map(self) -> tuple[NDArray[Any], ...]:
+        """Build the kernel map by its plain twin: ``in_maps, out_maps, offsets, back_in, back_out, indices``."""
+        made = self.kernel_map
+        return reference.build_kernel_map(
+            self.indices.numpy(),
+            (self.side,) * 3,
+            made.spatial_shape,
+            self.events,
+            made.kernel_size,
+            made.stride,
+            made.padding,
+            made.dilation,
+            made.submanifold,
+            made.transposed,
+        )
 
     @property
     def map_work(self) -> Work:

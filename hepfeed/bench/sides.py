@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 import hepfeed.sparse as hsp
 from hepfeed.bench.layer import Layer, convolve_by_taps
+from hepfeed.tensors import KernelMap
 
 __all__ = ["SIDES", "Absent", "Prepared", "Side"]
 
@@ -116,7 +117,11 @@ class Hepfeed(Side):
         made = layer.kernel_map
         options = made.kernel_size, made.stride, made.padding, made.dilation, made.submanifold
         features = layer.features.detach()[:, :1]
-        return lambda: hsp.SparseTensor(features, indices, (layer.side,) * 3, layer.events).sites.link(*options)
+
+        def build() -> KernelMap:
+            return hsp.SparseTensor(features, indices, (layer.side,) * 3, layer.events).sites.link(*options).kernel_map
+
+        return build
 
     def prepare(self, layer: Layer, backward: bool) -> Prepared:
         """Call a module."""
@@ -125,6 +130,22 @@ class Hepfeed(Side):
         indices = layer.indices.to(layer.features.device)
         x = hsp.SparseTensor(layer.features, indices, (layer.side,) * 3, layer.events)
         return Prepared(lambda: module(x).features, layer.features, module.weight, lambda weight: weight.flatten(1, -2))
+
+
+class Twin(Side):
+    """The kernel map's plain form in NumPy, with a binary search for each tap."""
+
+    name = "twin"
+
+    def kernel_map(self, layer: Layer) -> Callable[[], Any]:
+        """Search on the host."""
+        if layer.features.device.type != "cpu":
+            raise Absent("it runs on the host")
+        return layer.twin_map
+
+    def prepare(self, layer: Layer, backward: bool) -> Prepared:
+        """Leave it to :class:`Taps`."""
+        raise Absent("the plain form of a convolution is: gather, mm, scatter")
 
 
 class Taps(Side):
@@ -244,7 +265,7 @@ class TorchSparse(Side):
         return module.to(layer.features.device, layer.features.dtype)
 
 
-SIDES: tuple[Side, ...] = (Hepfeed(), Spconv(), TorchSparse(), Taps(), Dense())
+SIDES: tuple[Side, ...] = (Hepfeed(), Spconv(), TorchSparse(), Twin(), Taps(), Dense())
 """Those that are known; hepfeed is the first."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Protocol, cast
 
+from hepfeed.bench.measure import Measure
 from hepfeed.bench.record import Record
 from hepfeed.bench.sheet import Sheet
 from hepfeed.errors import SpecError, nearest
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "View", "view_of"]
 
-KINDS = ("feed", "gpu", "kernels", "table")
+KINDS = ("cluster", "feed", "gpu", "kernels", "scale", "sweep", "table")
 
 
 class View(Protocol):
@@ -25,6 +26,9 @@ class View(Protocol):
 
     def figures(self, record: Record) -> list[Figure]:
         """Draw a record of this kind with matplotlib's present style, without pyplot; none where there is nothing."""
+
+    def measures(self, record: Record) -> list[Measure]:
+        """Return what can be compared with another record of this kind; no two of the same name."""
 
 
 def view_of(record: Record) -> View:

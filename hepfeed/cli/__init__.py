@@ -10,7 +10,7 @@ from rich.console import Console
 
 from hepfeed.errors import HepfeedError
 
-COMMANDS = ("demo", "spec", "check", "stats", "convert", "cache", "synthetic", "bench")
+COMMANDS = ("demo", "spec", "check", "stats", "convert", "cache", "synthetic", "bench", "top")
 
 app = typer.Typer(
     name="hepfeed",

@@ -6,7 +6,7 @@ import importlib
 
 import typer
 
-_COMMANDS = ("kernels",)
+_COMMANDS = ("feed", "gpu", "kernels", "report")
 
 
 def register(app: typer.Typer) -> None:

@@ -11,7 +11,9 @@ from hepfeed.cli.bench_output import JsonFile, PlotFile, PlotStyle, StyleOption,
 
 if TYPE_CHECKING:
     from hepfeed.bench.cards import Card
-    from hepfeed.bench.kernels import Row
+    from hepfeed.bench.row import Row
+
+_GROUPS = ("transforms", "maps", "convolutions")
 
 
 class Device(str, Enum):
@@ -28,6 +30,7 @@ def register(app: typer.Typer) -> None:
 
 def kernels(
     device: Annotated[Device, typer.Option(help="Where all sides compute.")] = Device.cpu,
+    groups: Annotated[str, typer.Option(help="What is measured, separated by commas.")] = ",".join(_GROUPS),
     sites: Annotated[str, typer.Option(help="Active sites of 16 events, separated by commas.")] = "20000,100000",
     channels: Annotated[str, typer.Option(help="Of the layers, separated by commas.")] = "16,32,64,128",
     numbers: Annotated[
@@ -43,25 +46,31 @@ def kernels(
     plot: PlotFile = None,
     style: StyleOption = PlotStyle.default,
 ) -> None:
-    """Time kernel maps and [bold]sparse convolutions[/], forward and backward, on tracks and on calorimeter images.
+    """Time [bold]transforms[/], [bold]kernel maps[/] and [bold]sparse convolutions[/], on images and tracks.
 
-    Every result is compared with float64 before it is timed. Rivals that are installed take turns with hepfeed in the
-    same process: spconv, TorchSparse, torch's gather, mm and scatter, and its dense convolution where the images fit
-    into memory. The [bold]bound[/] is what the device can't beat, computed from its peaks: it is not measured.
+    Transforms and kernel maps are compared with their plain twins before they are timed, convolutions with float64.
+    Twins and rivals take turns with hepfeed in the same process: the best form in NumPy and in torch; and, where they
+    are installed, spconv and TorchSparse, beside torch's gather, mm and scatter, and its dense convolution where the
+    images fit into memory. The [bold]bound[/] is what the device can't beat, computed from its peaks: it is not
+    measured. A transform has one thread, as in a reader: give --threads 1 to compare it with one thread of torch.
 
     [bold]Examples[/]
 
-        hepfeed bench kernels --sites 20000 --channels 16,64
+        hepfeed bench kernels --groups transforms --threads 1
+
+        hepfeed bench kernels --groups maps,convolutions --sites 20000 --channels 16,64
 
         hepfeed bench kernels --device cuda --json kernels.json
     """
     from dataclasses import asdict
+    from itertools import chain
 
     import torch
 
     from hepfeed.bench.cards import card_of
     from hepfeed.bench.kernels import KINDS, bench_kernels
     from hepfeed.bench.record import Record
+    from hepfeed.bench.transforms import bench_transforms, transform_cases
     from hepfeed.errors import SpecError
     from hepfeed.progress import progress_bars
 
@@ -70,6 +79,10 @@ def kernels(
         from hepfeed.device import native
 
         native.kernels()
+    asked: list[Any] = [name.strip() for name in groups.split(",")]
+    for group in asked:
+        if group not in _GROUPS:
+            raise SpecError(f"--groups must be some of {', '.join(_GROUPS)}, not {group!r}")
     counts, widths = numbers_of("sites", sites), numbers_of("channels", channels)
     if any(count % 16 for count in counts):
         raise SpecError(f"--sites must be multiples of 16, the number of events, not {sites}")
@@ -82,17 +95,27 @@ def kernels(
         torch.set_num_threads(threads)
     card = card_of(place)
     name = _name(place)
-    total = len(counts) * (2 + 4 * len(widths) * len(kinds)) + 2 * len(kinds)
+    steps = list(transform_cases(place)) if "transforms" in asked else []
+    of_maps, of_convolutions = 2 * len(counts), (4 * len(counts) * len(widths) + 2) * len(kinds)
+    total = len(steps) + of_maps * ("maps" in asked) + of_convolutions * ("convolutions" in asked)
     rows: list[Row] = []
+    left_out: list[str] = []
     with progress_bars() as progress:
-        for row in bench_kernels(place, counts, widths, kinds, rounds, card):
-            rows.append(row)
-            progress("kernels", len(rows), total)
+        for row in chain(
+            bench_transforms(steps, place, rounds, card),
+            bench_kernels(place, counts, widths, kinds, rounds, card, asked),
+        ):
+            if row.seconds:
+                rows.append(row)
+            else:
+                left_out.append(f"{row.what}: hepfeed does not take part, {row.absent['hepfeed']}")
+            progress("kernels", len(rows) + len(left_out), total)
     absent = dict.fromkeys(pair for row in rows for pair in row.absent.items())
-    notes = [f"{side} did not take part in some rows: {reason}" for side, reason in absent]
+    notes = [*left_out, *(f"{side} did not take part in some rows: {reason}" for side, reason in absent)]
     notes.append(f"bound, not measured: {_peaks(card)}")
     settings = {
         "device": name,
+        "groups": list(asked),
         "threads": torch.get_num_threads() if place.type == "cpu" else None,
         "numbers": list(kinds),
         "peaks": asdict(card),

@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
     from hepfeed.bench.record import Record
 
-__all__ = ["JsonFile", "PlotFile", "PlotStyle", "StyleOption", "deliver", "numbers_of", "wide_console"]
+__all__ = [
+    "JsonFile",
+    "PlotFile",
+    "PlotStyle",
+    "StyleOption",
+    "deliver",
+    "existing_folder",
+    "numbers_of",
+    "wide_console",
+]
 
 _WIDTH = 180
 """Columns of a table in a file or a pipe."""
@@ -28,8 +37,31 @@ class PlotStyle(str, Enum):
     mplhep = "mplhep"
 
 
-JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all figures as JSON.")]
-PlotFile = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw them: .png, .svg or .pdf.")]
+def existing_folder(path: Path | None) -> Path | None:
+    """Return the path of a file to write, as an option's callback: before anything is measured.
+
+    Raises:
+        SpecError: Its folder is not there.
+    """
+    if path is not None and not path.parent.is_dir():
+        raise SpecError(f"there is no folder {str(path.parent)!r}: make it first", file=str(path))
+    return path
+
+
+def _plot_place(path: Path | None) -> Path | None:
+    from hepfeed.bench.drawing import check_suffix
+
+    if path is not None:
+        check_suffix(path)
+    return existing_folder(path)
+
+
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", callback=existing_folder, help="Write all figures as JSON.")
+]
+PlotFile = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", callback=_plot_place, help="Draw them: .png, .svg or .pdf.")
+]
 StyleOption = Annotated[PlotStyle, typer.Option("--style", help="Of the plots; mplhep is an optional package.")]
 
 

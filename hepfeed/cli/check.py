@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hepfeed.progress import progress_bars
+from hepfeed.progress import Progress, progress_bars
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.table import Table
 
-    from hepfeed.check import KeyReport, KeyStorage, ReadCost, SpecReport
+    from hepfeed.advice import Advice
+    from hepfeed.check import SpecReport
     from hepfeed.fault import Fault
-    from hepfeed.layouts import DatasetReport, DirectoryReport, FileReport
+    from hepfeed.layouts import DirectoryReport, FileReport
 
 _SPEC_SUFFIXES = (".yaml", ".yml", ".json")
-_MOST_DATASETS = 40  # lines of a table; --json has all
 
 
 def register(app: typer.Typer) -> None:
@@ -42,6 +41,25 @@ def check(
         bool,
         typer.Option("--measure/--no-measure", help="Read events to find occupancy and cost."),
     ] = True,
+    advice: Annotated[
+        bool, typer.Option("--advice", help="Predict events/s, as it is and with other storage, readers or a cache.")
+    ] = False,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Of the prediction.", show_default="the specification's, or 128")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Readers of today's feed.", show_default="the specification's, or 2")
+    ] = None,
+    step_ms: Annotated[
+        float | None,
+        typer.Option("--step-ms", min=1e-3, help="Time of the device for a batch: does the feed keep it busy?"),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0.01, help="Measure for the prediction, about.", show_default="10")
+    ] = None,
+    cold: Annotated[
+        bool, typer.Option("--cold", help="Predict for files that come from the disk, and not from the page cache.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print all findings as JSON.")] = False,
     write: Annotated[
         Path | None,
@@ -73,6 +91,10 @@ def check(
 
     [cyan]$ hepfeed check run_6229.h5 --write run.yaml[/]
 
+    How fast can it be fed here, would a cache or other chunks help, and does it keep a GPU of 20 ms a step busy?
+
+    [cyan]$ hepfeed check lcd.yaml --advice --workers 2 --step-ms 20[/]
+
     The faults of a whole directory, for a script:
 
     [cyan]$ hepfeed check data/ --json[/]
@@ -80,6 +102,7 @@ def check(
     from rich.console import Console
 
     from hepfeed.check import check_spec
+    from hepfeed.cli.check_view import directory_lines, file_lines, spec_lines
     from hepfeed.layouts import check_directory, check_file
 
     console = Console(highlight=False)
@@ -88,164 +111,67 @@ def check(
         raise typer.BadParameter(f"--write is for a file or a directory, not for a specification such as {path}")
     if not is_spec and (events is not None or not measure):
         raise typer.BadParameter(f"--events and --no-measure are for a specification (.yaml, .json), not {path}")
+    named = {"--batch-size": batch_size, "--workers": workers, "--step-ms": step_ms, "--seconds": seconds}
+    given = [name for name, value in {**named, "--cold": cold or None}.items() if value is not None]
+    if advice and not is_spec:
+        raise typer.BadParameter(f"--advice is for a specification (.yaml, .json), not {path}")
+    if given and not advice:
+        raise typer.BadParameter(f"{' and '.join(given)}: of the prediction, which --advice asks for")
+    found: Advice | None = None
     with progress_bars() as progress:
         report: SpecReport | DirectoryReport | FileReport
         faults: tuple[Fault, ...] = ()
         if is_spec:
             report = check_spec(path, measure=measure, events=events, progress=progress)
-            faults, lines = report.faults, _spec_lines(report)
+            faults, lines = report.faults, spec_lines(report)
+            if advice and report.keys:
+                found = _predicted(path, batch_size, workers, step_ms, seconds, cold, progress)
         elif path.is_dir():
             report = check_directory(path, progress=progress)
-            faults, lines = report.faults, _directory_lines(report)
+            faults, lines = report.faults, directory_lines(report)
         else:
             report = check_file(path)
-            lines = _file_lines(report)
+            lines = file_lines(report)
     if as_json:
-        typer.echo(json.dumps(asdict(report), indent=2))
+        predicted = {"prediction": None if found is None else asdict(found)} if advice else {}
+        typer.echo(json.dumps({**asdict(report), **predicted}, indent=2))
     else:
         _print(console, lines)
+        if found is not None:
+            from hepfeed.cli.check_advice import advice_lines
+
+            _print(console, advice_lines(found))
     if not is_spec and (write is not None or not as_json):
         _specify(console, path, write)
     if faults:
         raise typer.Exit(1)
 
 
+def _predicted(
+    path: Path,
+    batch_size: int | None,
+    workers: int | None,
+    step_ms: float | None,
+    seconds: float | None,
+    cold: bool,
+    progress: Progress,
+) -> Advice:
+    from hepfeed.advice import advise
+
+    return advise(
+        path,
+        batch_size=batch_size,
+        readers=workers,
+        step_s=None if step_ms is None else step_ms / 1e3,
+        seconds=seconds,
+        cold=cold,
+        progress=progress,
+    )
+
+
 def _print(console: Console, lines: Iterator[RenderableType]) -> None:
     for line in lines:
         console.print(line, markup=False)
-
-
-# ---- specifications
-
-
-def _spec_lines(report: SpecReport) -> Iterator[RenderableType]:
-    yield _class_table(report)
-    if report.keys:
-        yield _key_table(report.keys)
-    if report.cost is not None:
-        yield _cost_table(report.cost)
-    yield from _fault_lines(report.faults)
-    yield from _listed("What to change", report.advice, "bold yellow")
-    if not report.faults and not report.advice:
-        yield "No faults, and nothing to change."
-
-
-def _class_table(report: SpecReport) -> Table:
-    from rich.text import Text
-
-    table = _table("Classes", "class", "index", "files", "events", "after filter")
-    for found in report.classes:
-        counts = (found.index, found.files, found.events, found.kept)
-        table.add_row(Text(str(found.label)), *(f"{count:,}" for count in counts))
-    total = (sum(c.files for c in report.classes), sum(c.events for c in report.classes))
-    table.add_section()
-    table.add_row("all", "", *(f"{n:,}" for n in total), f"{sum(c.kept for c in report.classes):,}")
-    return table
-
-
-def _key_table(keys: tuple[KeyReport, ...]) -> Table:
-    from rich.filesize import decimal
-    from rich.text import Text
-
-    table = _table("Keys", "key", "shape", "type", "storage", "size", "stored", "ratio", "occupancy")
-    for name in ("shape", "type", "storage"):
-        next(column for column in table.columns if column.header == name).justify = "left"
-    for key in keys:
-        table.add_row(
-            Text(key.name),
-            str(key.shape),
-            key.dtype,
-            Text("\n").join(Text(_storage(one)) for one in key.storages),
-            decimal(key.bytes),
-            decimal(key.stored_bytes),
-            "" if key.ratio is None else f"{key.ratio:.1f}",
-            "" if key.occupancy is None else f"{key.occupancy:.2%}",
-        )
-    return table
-
-
-def _storage(one: KeyStorage) -> str:
-    chunk = f" {' x '.join(map(str, one.chunk))}" if one.chunk else ""
-    form = "h5py" if one.storage == "library" else one.storage
-    reason = f" ({one.reason})" if one.reason else ""
-    return f"{form}{chunk}, {one.codec}{reason}: {_count(one.files, 'file')}"
-
-
-def _cost_table(cost: ReadCost) -> Table:
-    from rich.filesize import decimal
-
-    table = _table(f"Reading, measured with {cost.events:,} events in order {cost.order!r}", "", "")
-    table.show_header = False
-    for stage, seconds in (("read", cost.read_s), ("inflate", cost.inflate_s), ("scatter", cost.scatter_s)):
-        table.add_row(stage, f"{seconds * 1e6:,.1f} µs an event")
-    table.add_section()
-    table.add_row("one core", f"{cost.events_per_s:,.0f} events/s")
-    table.add_row(f"{cost.cores} cores, expected", f"{cost.events_per_s_all:,.0f} events/s")
-    table.add_row("an epoch", f"{cost.epoch_events:,} events")
-    table.add_row("an epoch reads", decimal(cost.epoch_read_bytes))
-    table.add_row("an epoch delivers", decimal(cost.epoch_batch_bytes))
-    return table
-
-
-# ---- files
-
-
-def _file_lines(report: FileReport) -> Iterator[RenderableType]:
-    from rich.filesize import decimal
-    from rich.text import Text
-
-    yield _dataset_table(report, f"{report.path} ({decimal(report.size)})")
-    further = report.layouts[2:]  # the verdict names the first two
-    yield from _listed("Further layouts", tuple(layout.sentence for layout in further), "bold")
-    yield Text(report.verdict, style="green" if report.keys else "yellow")
-
-
-def _dataset_table(report: FileReport, title: str) -> Table:
-    from rich.filesize import decimal
-    from rich.text import Text
-
-    table = _table(title, "data set", "shape", "type", "chunk", "codec", "stored", "as a key")
-    for column in table.columns[1:5]:
-        column.justify = "left"
-    table.columns[6].justify = "left"
-    for one in report.datasets[:_MOST_DATASETS]:
-        if one.path in report.fed:
-            use = Text(_use(one, report), style="green")
-        elif one.problem:
-            use = Text(one.problem, style="dim")
-        else:
-            use = Text("other rows, not events", style="dim")
-        chunk = " x ".join(map(str, one.chunk))
-        table.add_row(Text(one.path), str(one.shape), one.dtype, chunk, one.codec, decimal(one.stored_bytes), use)
-    if len(report.datasets) > _MOST_DATASETS:
-        table.caption = f"and {len(report.datasets) - _MOST_DATASETS:,} more: --json lists all"
-    return table
-
-
-def _use(one: DatasetReport, report: FileReport) -> str:
-    """Say of a data set that is fed whose rows it has."""
-    layout = next((layout for layout in report.layouts if one.path in layout.members), None)
-    return f"{report.events:,} events" if layout is None else f"{layout.noun} of {report.events:,} events"
-
-
-def _directory_lines(report: DirectoryReport) -> Iterator[RenderableType]:
-    """Show files of the same form once."""
-    from rich.text import Text
-
-    forms: dict[object, list[FileReport]] = {}
-    for file in report.files:
-        form = tuple((d.path, d.shape[1:], d.dtype, d.codec, bool(d.problem)) for d in file.datasets)
-        forms.setdefault((form, bool(file.keys), len(file.layouts)), []).append(file)
-    for files in forms.values():
-        first = files[0]
-        events = sum(file.events for file in files)
-        yield _dataset_table(first, f"{_count(len(files), 'file')} such as {first.path}")
-        if len(files) > 1 and first.keys:
-            held = f"{_count(events, 'event')} in {_count(len(files), 'file')}"
-            yield Text(f"{held}; the first {first.verdict}", "green")
-        else:
-            yield Text(first.verdict, "green" if first.keys else "yellow")
-    yield from _fault_lines(report.faults)
 
 
 def _specify(console: Console, path: Path, write: Path | None) -> None:
@@ -270,35 +196,3 @@ def _specify(console: Console, path: Path, write: Path | None) -> None:
     else:
         spec.save(write)
         console.print(f"wrote {write}", markup=False)
-
-
-# ---- both
-
-
-def _fault_lines(faults: tuple[Fault, ...]) -> Iterator[RenderableType]:
-    yield from _listed(
-        _count(len(faults), "fault"), tuple(f"{fault.error}: {fault.message}" for fault in faults), "bold red"
-    )
-
-
-def _listed(title: str, sentences: tuple[str, ...], style: str) -> Iterator[RenderableType]:
-    from rich.text import Text
-
-    if sentences:
-        yield Text(title, style=style)
-    for sentence in sentences:
-        yield Text(f"- {sentence}")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _table(title: str, *headers: str) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=Text(title), title_justify="left")
-    for number, header in enumerate(headers):
-        table.add_column(header, justify="right" if number else "left", overflow="fold")
-    return table

@@ -16,6 +16,7 @@ from hepfeed.device.transforms.registry import FUNCTIONS, why_not_on_device
 from hepfeed.draws import Draws
 from hepfeed.errors import HepfeedError, ProcessError, SpecError
 from hepfeed.pipeline import CACHE, Pipeline, numbered
+from hepfeed.ranges import nvtx_range
 from hepfeed.tensors import Batch, Structured
 from hepfeed.transforms.step import Step
 
@@ -88,11 +89,12 @@ class DeviceSteps:
         event = batch.get("event")
         faults = Faults(device)
         made = batch
-        with native.on_device(torch.empty(0, device=device)):
+        with nvtx_range("steps"), native.on_device(torch.empty(0, device=device)):
             ids = event.contiguous() if isinstance(event, torch.Tensor) else upload(draws.event, device)
             try:
                 for place, step in self._program:
-                    made = FUNCTIONS[type(step)](step, made, Context(draws.at(place), ids, faults))
+                    with nvtx_range(type(step).__name__):
+                        made = FUNCTIONS[type(step)](step, made, Context(draws.at(place), ids, faults))
             except (HepfeedError, Refusal) as trouble:
                 self._refuse(batch, draws, trouble)
             faults.close()

@@ -73,16 +73,16 @@ class PadRows(Step):
                 i,
             )
         order = None if self.sort_by is None else self._order(batch, names[0], self.sort_by)
-        mask = np.arange(self.length) < np.minimum(lengths, self.length)[:, None]
-        # Row e, i of the mask takes row offsets[e] + i.
-        rows = (offsets[:-1, None] + np.arange(self.length))[mask]
-        if order is not None:
-            rows = order[rows]
+        kept = np.minimum(lengths, self.length)
+        mask = np.arange(self.length) < kept[:, None]
+        runs = list(zip(offsets[:-1].tolist(), kept.tolist()))
         made = dict(batch)
         for name, value in zip(names, found):
             self._check_fill(name, value.values.dtype)
-            values = np.full((len(lengths), self.length, *value.values.shape[1:]), self.value, value.values.dtype)
-            values[mask] = value.values[rows]
+            rows = value.values if order is None else value.values[order]
+            values = np.full((len(lengths), self.length, *rows.shape[1:]), self.value, rows.dtype)
+            for event, (start, count) in enumerate(runs):  # through the mask only tiny events are faster
+                values[event, :count] = rows[start : start + count]
             made[name] = Padded(values, mask)
         return made
 

@@ -1,0 +1,1 @@
+"""``hepfeed bench feed``: sets of events, the libraries that feed them, and how they are measured side by side."""
