@@ -266,7 +266,8 @@ class FeedIterator:
             return  # both together take no more memory than one of them otherwise
         full = loader._is_full(epoch, ranks)
         filler = loader._filler(full, ranks)
-        stream = self._open(self._work(filler, epoch, 0, cached), room, cached)
+        stream = self._open(self._work(filler, epoch, 0, cached), 1, cached)
+        stream.widen(room)
         loader._ahead = Ahead(epoch, self._pool, stream, filler, ranks, full)
 
     def _open(self, work: Work, in_flight: int, cached: bool) -> Stream:

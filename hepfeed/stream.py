@@ -213,7 +213,7 @@ class Stream:
         self._pool_reference = weakref.ref(pool)  # the pool dies with its last user, though it knows its streams
         self._work: Iterator[Window | BatchSpec] = work
         self._next: Window | BatchSpec | None = None
-        self._in_flight = in_flight
+        self._in_flight = self._most_in_flight = in_flight
         self.batches: deque[Pending] = deque()
         self.outstanding = 0  # tasks that readers have in hand
 
@@ -239,13 +239,14 @@ class Stream:
         return self.cache is not None and self.cache.fills
 
     def widen(self, in_flight: int) -> None:
-        """Allow more slots to be filled ahead of the consumer."""
-        self._in_flight = in_flight
+        """Allow more slots to be filled ahead of the consumer, one more at each look: none takes long to plan."""
+        self._most_in_flight = in_flight
 
     def plan(self) -> list[Task]:
         """Turn windows and batches into tasks, as far as there is room for them."""
         tasks: list[Task] = []
         self._is_full = False
+        self._in_flight += self._in_flight < self._most_in_flight
         while (work := self._peek()) is not None:
             room = self._in_flight - len(self.batches)
             if self.batches and room < (len(work.batches) if isinstance(work, Window) else 1):
