@@ -3,8 +3,11 @@
 Isolated: the training loop of a simulated device, which takes a batch every 5, 10 or 20 ms.  Batches of LCD-like events
 are as large as the floor allows for: it could deliver 8, 4, 2 and 1.2 times what the device asks for, and 0.9 times,
 which nobody can reach; an epoch has four batches at least.  The floor clears each byte of the batches once on all cores
-and does nothing else: it is what images cost that are kept as their active cells.  It is measured again before each
-row.
+and does nothing else: it is what images cost that are kept as their active cells; or it is the simulated bus, where
+that is slower.  It is measured again before each row.
+
+Beside it is the wait of a loop over batches that lie in memory already, which it hands over as the others do: that
+is what the bus and the interruptions of this machine cost, without any feed.
 
 The first batches of both sides are compared with h5py; the cache is full and in memory; the steps of two epochs, and
 50 at least, go before those that are measured.  The wait should be below 1 % of the step wherever the floor is 1.2
@@ -33,7 +36,7 @@ from hepfeed.bench.feeds.floor import Copying, Floor
 from hepfeed.bench.feeds.lcd import STORAGE, make_set
 from hepfeed.bench.gpu_loop import Limits, Loops
 from hepfeed.bench.gpu_place import Place
-from hepfeed.bench.gpu_sides import Hepfeed, Source, Torch
+from hepfeed.bench.gpu_sides import Hepfeed, Replay, Source, Torch
 from hepfeed.bench.h5py_events import H5pyEvents
 from hepfeed.bench.record import Record
 from hepfeed.bench.table_view import sheets
@@ -45,6 +48,13 @@ AIM = 0.01
 NEEDED = 1.2
 LEAST_WARM_UP = 50
 FLOOR_TURNS = 5
+
+
+class AtHand(Replay):
+    """Batches that lie in the memory of the host."""
+
+    name = "at hand"
+    resident = False
 
 
 def floor_rate(floor: Floor, events: int) -> float:
@@ -80,6 +90,8 @@ def case(source: Source, step_ms: float, options: argparse.Namespace) -> dict[st
             "one step, 95 %": 100 * float(np.percentile(np.array(line.wait_s), 95)) / (step_ms / 1e3),
             "copies": ours.stats()["copies"],
         }
+        line = loops.run(AtHand(ours, source)).timeline
+        row["at hand, wait %"] = 100 * sum(line.wait_s) / sum(line.busy_s)
         torch_limits = replace(limits, seconds=options.torch_seconds, warm_up=2 * source.num_workers)
         theirs = Loops(place, torch_limits, source.num_workers, None, 1)
         theirs.prepare({})
@@ -107,7 +119,7 @@ def rows(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
         first = floor_rate(floor, events)
         for step_ms in STEPS_MS:
             for size in sizes(first * step_ms / 1e3, events):
-                rate = floor_rate(floor, events)
+                rate = min(floor_rate(floor, events), options.bus_gb_s * 1e9 / event_bytes)
                 demand = size / (step_ms / 1e3)
                 row = case(replace(source, batch_size=size), step_ms, options)
                 must = rate >= NEEDED * demand

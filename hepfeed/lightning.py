@@ -80,6 +80,8 @@ class EventDataModule(LightningDataModule):
         device: ``"cuda"``: each rank's batches are copied to its device one ahead of the loop.  None leaves that to
             Lightning, which copies a batch when it is due.
         device_transform: Steps that run on that device.
+        watch: Show what the feed does on the standard error output, if that is a terminal; turn Lightning's progress bar
+            off with it.
         on_error: ``"raise"``, or ``"skip"`` files and events at fault.
         index: Path of the index file; by default the user's own.
         progress: Show a bar while files are opened; None: on a terminal.
@@ -124,6 +126,7 @@ class EventDataModule(LightningDataModule):
         worker_method: Literal["process", "thread"] = "process",
         device: str | None = None,
         device_transform: list[Any] | None = None,
+        watch: bool = False,
         on_error: Literal["raise", "skip"] = "raise",
         index: _Path | None = None,
         progress: bool | None = None,
@@ -165,6 +168,7 @@ class EventDataModule(LightningDataModule):
             "worker_method": worker_method,
             "device": device,
             "device_transform": device_transform,
+            "watch": watch,
             "on_error": on_error,
             "index": index,
             "progress": progress,

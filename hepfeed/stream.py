@@ -239,14 +239,18 @@ class Stream:
         return self.cache is not None and self.cache.fills
 
     def widen(self, in_flight: int) -> None:
-        """Allow more slots to be filled ahead of the consumer, one more at each look: none takes long to plan."""
+        """Allow more slots to be filled ahead of the consumer; batches from the cache one more at each :meth:`plan`.
+
+        To plan a window takes no longer the more batches it has, but batches of their own do.
+        """
         self._most_in_flight = in_flight
 
     def plan(self) -> list[Task]:
         """Turn windows and batches into tasks, as far as there is room for them."""
         tasks: list[Task] = []
         self._is_full = False
-        self._in_flight += self._in_flight < self._most_in_flight
+        step = 1 if isinstance(self._peek(), BatchSpec) else self._most_in_flight
+        self._in_flight = min(self._in_flight + step, self._most_in_flight)
         while (work := self._peek()) is not None:
             room = self._in_flight - len(self.batches)
             if self.batches and room < (len(work.batches) if isinstance(work, Window) else 1):

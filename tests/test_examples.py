@@ -48,7 +48,7 @@ def test_every_option_that_the_readme_names_exists():
     import hepfeed.sparse as hsp
     from hepfeed.sparse import convert
 
-    named = set(re.findall(r"`(\w+)=", README))
+    named = set(re.findall(r"`([a-z]\w*)=", README))
     things = [hf.DataLoader, hf.DataProvider, hf.EventDataset, hf.SampleSpec]
     things += [getattr(module, name) for module in (hsp, convert) for name in module.__all__]
     known = set()
