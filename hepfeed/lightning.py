@@ -80,8 +80,8 @@ class EventDataModule(LightningDataModule):
         device: ``"cuda"``: each rank's batches are copied to its device one ahead of the loop.  None leaves that to
             Lightning, which copies a batch when it is due.
         device_transform: Steps that run on that device.
-        watch: Show what the feed does on the standard error output, if that is a terminal; turn Lightning's progress bar
-            off with it.
+        watch: Show what the feed does on the standard error output, if that is a terminal; Lightning's progress bar is
+            in its way.
         on_error: ``"raise"``, or ``"skip"`` files and events at fault.
         index: Path of the index file; by default the user's own.
         progress: Show a bar while files are opened; None: on a terminal.
