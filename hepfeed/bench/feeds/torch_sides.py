@@ -194,15 +194,20 @@ class TorchMap(Side):
     def open(self, events: EventSet, folder: Path, workers: int, batch_size: int, seed: int) -> Feed:
         """Open a loader."""
         torch.manual_seed(seed)
+        dataset, collate = self._reading(events)
         loader = torch.utils.data.DataLoader(
-            _ByEvent(events),
+            dataset,
             batch_size,
             shuffle=True,
             num_workers=workers,
             persistent_workers=workers > 0,
-            collate_fn=_Collate(events.jagged) if events.jagged else None,
+            collate_fn=collate,
         )
         return _Feed(loader)
+
+    def _reading(self, events: EventSet) -> tuple[Any, Any]:
+        """Return the dataset and its collate function; None for torch's own."""
+        return _ByEvent(events), _Collate(events.jagged) if events.jagged else None
 
 
 class TorchMapHere(TorchMap):
@@ -218,26 +223,14 @@ class TorchMapHere(TorchMap):
         return super().open(events, folder, 0, batch_size, seed)
 
 
-class TorchBatched(Side):
+class TorchBatched(TorchMap):
     """A map-style dataset with ``__getitems__``, which reads the events of a batch in the order in which they lie."""
 
     name = "torch-batched"
     title = "torch DataLoader, __getitems__"
-    settings: ClassVar[dict[str, Any]] = {"shuffle": True, "persistent_workers": True, **_CHUNK_CACHE}
-    advice = f"{_DATA} {_H5PY}"
 
-    def open(self, events: EventSet, folder: Path, workers: int, batch_size: int, seed: int) -> Feed:
-        """Open a loader."""
-        torch.manual_seed(seed)
-        loader = torch.utils.data.DataLoader(
-            _ByBatch(events),
-            batch_size,
-            shuffle=True,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            collate_fn=_same,
-        )
-        return _Feed(loader)
+    def _reading(self, events: EventSet) -> tuple[Any, Any]:
+        return _ByBatch(events), _same
 
 
 class TorchBlock(Side):
