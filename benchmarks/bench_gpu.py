@@ -1,8 +1,8 @@
 """The data wait of a device from the cache: simulated steps of 5, 10 and 20 ms, and torch's DataLoader beside it.
 
 Isolated: the training loop of a simulated device, which takes a batch every 5, 10 or 20 ms.  Batches of LCD-like events
-are as large as the floor allows for: it could deliver 8, 4, 2 and 1.2 times what the device asks for, and 0.9 times,
-which nobody can reach; an epoch has four batches at least.  The floor clears each byte of the batches once on all cores
+are of sizes of which the cores could clear 8, 4, 2, 1.2 and 0.9 times as many as the device asks for; an epoch has four
+batches at least.  The floor clears each byte of the batches once on all cores
 and does nothing else: it is what images cost that are kept as their active cells; or it is the simulated bus, where
 that is slower.  It is measured again before each row.
 
