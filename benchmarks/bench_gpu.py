@@ -2,9 +2,9 @@
 
 Isolated: the training loop of a simulated device, which takes a batch every 5, 10 or 20 ms.  Batches of LCD-like events
 are of sizes of which the cores could clear 8, 4, 2, 1.2 and 0.9 times as many as the device asks for; an epoch has four
-batches at least.  The floor clears each byte of the batches once on all cores
-and does nothing else: it is what images cost that are kept as their active cells; or it is the simulated bus, where
-that is slower.  It is measured again before each row.
+batches at least.  The floor clears each byte of the batches once on all cores and does nothing else: it is what images
+cost that are kept as their active cells; or it is the simulated bus, where that is slower.  It is measured again before
+each row.
 
 Beside it is the wait of a loop over batches that lie in memory already, which it hands over as the others do: that
 is what the bus and the interruptions of this machine cost, without any feed.
