@@ -64,6 +64,12 @@ def test_a_window_is_its_twin_for_every_origin_and_shape(shape, events, dtype, d
     assert_same(images.window(values, origin, new, 1), reference.window(values, origin, new, 1))
 
 
+@pytest.mark.parametrize("length", [1, 15, 16, 17, 31, 255, 256, 257, 300])
+def test_rows_of_a_window_are_its_twin_however_long_they_are(length):
+    values, origin = some((4, 3, length + 2), "u1"), np.array([[0, 0], [1, 1], [-1, 2], [0, -1]])
+    assert_same(images.window(values, origin, (3, length), 7), reference.window(values, origin, (3, length), 7))
+
+
 def test_a_window_of_one_event_by_hand():
     got = images.window(np.array([[[1, 2], [3, 4]]]), np.array([[-1, 1]]), (3, 2), 9)
     assert got.tolist() == [[[9, 9], [2, 9], [4, 9]]]
@@ -179,6 +185,15 @@ def test_warps_by_a_field_are_their_twin(shape, axes, order):
     field[0, 0].flat[1] = np.inf
     got = images.warp(values, axes, order, -2, field=field)
     assert_same(got, reference.warp(values, axes, order, -2, field=field))
+
+
+@pytest.mark.parametrize("run", [3, 4, 32, 33, 65])
+def test_items_that_lie_together_are_mixed_as_each_of_them_alone(isa, run):
+    values, matrix = some((3, 6, 7, run)), np.stack([turn(30.0), turn(-200.0), turn(1.0)])
+    got = images.warp(values, (0, 1), 1, 3, matrix=matrix)
+    each = [images.warp(values[..., r], (0, 1), 1, 3, matrix=matrix) for r in range(run)]
+    assert_same(got, np.stack(each, axis=-1))
+    assert_same(got, reference.warp(values, (0, 1), 1, 3, matrix=matrix))
 
 
 @pytest.mark.parametrize("order", [0, 1])
@@ -312,6 +327,22 @@ def test_programs_are_their_twin(isa, dtype, length):
     np.testing.assert_allclose(got, expected, rtol=2e-7 if got.dtype == np.float32 else 1e-14, atol=1e-14)
 
 
+@pytest.mark.parametrize("occupancy", [0.0, 0.03, 0.5])
+@pytest.mark.parametrize("length", [7, 100, 256, 301])
+def test_images_of_mostly_zeros_have_the_bits_of_each_number_alone(isa, length, occupancy):
+    random = np.random.default_rng(length)
+    values = np.where(random.random((3, length)) < occupancy, random.uniform(-0.4, 9, (3, length)), 0).astype("f4")
+    values[1, length // 2] = -0.0
+    program = [Operation("log_tanh", (0.5, 1.0, 2.0)), Operation("log", (2.0, 3.0, 4.0), 0.5)]
+    for count in (1, 2):
+        got, refused = programs.run_program(values, program[:count], 0)
+        assert refused == -1
+        for channel, row in enumerate(values):
+            alone = [Operation("log_tanh", 0.5 * 2.0**channel), Operation("log", 2.0 + channel, 0.5)][:count]
+            each = np.concatenate([programs.run_program(row[i : i + 1], alone)[0] for i in range(length)])
+            assert_same(got[channel].view("u4"), each.view("u4"))
+
+
 @pytest.mark.parametrize(
     ("shape", "axis"),
     [
@@ -397,6 +428,14 @@ def test_gaussian_noise_is_its_twin(isa, dtype, relative, only_active):
     got, expected = noise.gaussian_noise(*arguments), reference.gaussian_noise(*arguments)
     assert got.dtype == expected.dtype
     np.testing.assert_allclose(got, expected, rtol=2e-7 if got.dtype == np.float32 else 1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("first", [0, 2**64 - 1, 2**64 - 2, 2**64 - 20, 2**64 - 65, 2**64 - 66])
+def test_the_words_of_a_counter_that_overflows_are_those_of_numpys_philox(isa, first):
+    key, counter = np.array([3, 2**64 - 5], np.uint64), np.array([first, 2**64 - 1, 2**64 - 1, 9], np.uint64)
+    words = np.empty(263, np.uint64)
+    _images.raw(key, counter, np.array([0, 263]), words)
+    np.testing.assert_array_equal(words, np.random.Philox(key=key, counter=counter).random_raw(263))
 
 
 def test_normal_numbers_are_the_same_bits_for_every_instruction_set(isa):

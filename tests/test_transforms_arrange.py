@@ -182,6 +182,16 @@ def test_rows_are_padded_to_one_length():
     assert made["x"].mask.tolist() == [[True, True, False], [False] * 3, [True, False, False]]
 
 
+@pytest.mark.parametrize("length", [255, 256, 65536])
+def test_padding_has_the_bits_of_its_value_at_any_length(length):
+    batch = batch_of(x=jagged(np.ones(length), [], [1]))
+    for value in (0.0, -0.0, 2.0):
+        made = done(PadRows(keys="x", length=length, value=value), batch)["x"]
+        assert made.mask.sum(axis=1).tolist() == [length, 0, 1]
+        padding = made.values[~made.mask]
+        assert (padding.view(np.uint32) == np.float32(value).view(np.uint32)).all()
+
+
 def test_longer_events_are_an_error_or_cut():
     batch = batch_of(x=jagged([1, 2], [5, 3, 9, 4]))
     with pytest.raises(ProcessError, match=r"key 'x' has 4 rows, and length is 3: .* in event 11 of file number 3"):

@@ -34,31 +34,84 @@ void fill_items(uint8_t* to, size_t bytes, const uint8_t* fill, size_t item) {
   for (size_t done = item; done < bytes; done *= 2) std::memcpy(to + done, to, std::min(done, bytes - done));
 }
 
-struct Windows {
-  const int64_t* in_shape;
-  const int64_t* out_shape;
-  std::vector<size_t> in_step, out_step;
-  const uint8_t* fill;
-  size_t item;
-
-  // Axes after `last` are whole.
-  void copy(const uint8_t* in, uint8_t* out, const int64_t* origin, size_t axis, size_t last) const {
-    const size_t from = in_step[axis + 1], to = out_step[axis + 1];
-    const int64_t length = out_shape[axis];
-    const int64_t low = std::clamp<int64_t>(-origin[axis], 0, length);
-    const int64_t high = std::clamp<int64_t>(in_shape[axis] - origin[axis], low, length);
-    fill_items(out, static_cast<size_t>(low) * to, fill, item);
-    if (low < high) {
-      const uint8_t* source = in + static_cast<size_t>(low + origin[axis]) * from;
-      if (axis == last) {
-        std::memcpy(out + static_cast<size_t>(low) * to, source, static_cast<size_t>(high - low) * to);
-      } else {
-        for (int64_t i = low; i < high; ++i, source += from)
-          copy(source, out + static_cast<size_t>(i) * to, origin, axis + 1, last);
-      }
-    }
-    fill_items(out + static_cast<size_t>(high) * to, static_cast<size_t>(length - high) * to, fill, item);
+// memcpy without a call for what is short, as rows of small images are.
+inline void copy_short(uint8_t* to, const uint8_t* from, size_t bytes) {
+  constexpr size_t kPiece = 16, kShort = 16 * kPiece;
+  if (bytes < kPiece || bytes > kShort) {
+    std::memcpy(to, from, bytes);
+    return;
   }
+  for (size_t i = 0; i < bytes - kPiece; i += kPiece) std::memcpy(to + i, from + i, kPiece);
+  std::memcpy(to + bytes - kPiece, from + bytes - kPiece, kPiece);
+}
+
+class Windows {
+ public:
+  Windows(const int64_t* in_shape, const int64_t* out_shape, size_t axes, size_t item, const uint8_t* fill)
+      : in_shape_(in_shape),
+        out_shape_(out_shape),
+        in_step_(strides_of(in_shape, axes, item)),
+        out_step_(strides_of(out_shape, axes, item)),
+        spans_(axes),
+        fill_(fill),
+        item_(item) {}
+
+  size_t in_bytes() const { return in_step_[0]; }
+  size_t out_bytes() const { return out_step_[0]; }
+
+  // One event.
+  void copy(const uint8_t* in, uint8_t* out, const int64_t* origin) {
+    const size_t axes = spans_.size();
+    last_ = axes - 1;
+    while (last_ > 0 && origin[last_] == 0 && in_shape_[last_] == out_shape_[last_]) --last_;
+    for (size_t a = 0; a <= last_; ++a) {
+      const int64_t length = out_shape_[a];
+      const int64_t low = std::clamp<int64_t>(-origin[a], 0, length);
+      const int64_t high = std::clamp<int64_t>(in_shape_[a] - origin[a], low, length);
+      const size_t from = in_step_[a + 1], to = out_step_[a + 1];
+      spans_[a] = {static_cast<size_t>(high - low),
+                   low < high ? static_cast<size_t>(low + origin[a]) * from : 0,
+                   static_cast<size_t>(low) * to, static_cast<size_t>(high - low) * to,
+                   static_cast<size_t>(length - high) * to};
+    }
+    copy_axis(in, out, 0);
+  }
+
+ private:
+  // Where the window lies on the image along an axis; all but the count in bytes.
+  struct Span {
+    size_t count, skipped, before, within, after;
+  };
+
+  // Axes after the last are whole.
+  void copy_last(const uint8_t* in, uint8_t* out) const {
+    const Span& span = spans_[last_];
+    if (span.before) fill_items(out, span.before, fill_, item_);
+    copy_short(out + span.before, in + span.skipped, span.within);
+    if (span.after) fill_items(out + span.before + span.within, span.after, fill_, item_);
+  }
+
+  void copy_axis(const uint8_t* in, uint8_t* out, size_t axis) const {
+    if (axis == last_) return copy_last(in, out);
+    const Span& span = spans_[axis];
+    const size_t from = in_step_[axis + 1], to = out_step_[axis + 1];
+    fill_items(out, span.before, fill_, item_);
+    in += span.skipped;
+    out += span.before;
+    if (axis + 1 == last_)
+      for (size_t i = 0; i < span.count; ++i) copy_last(in + i * from, out + i * to);
+    else
+      for (size_t i = 0; i < span.count; ++i) copy_axis(in + i * from, out + i * to, axis + 1);
+    fill_items(out + span.within, span.after, fill_, item_);
+  }
+
+  const int64_t* in_shape_;
+  const int64_t* out_shape_;
+  std::vector<size_t> in_step_, out_step_;
+  std::vector<Span> spans_;
+  const uint8_t* fill_;
+  size_t item_;
+  size_t last_ = 0;
 };
 
 template <class Word>
@@ -242,14 +295,11 @@ void extents_of(const uint8_t* in, const int64_t* shape, size_t axes, uint64_t m
 
 void window(const uint8_t* in, const int64_t* in_shape, uint8_t* out, const int64_t* out_shape, size_t axes,
             size_t item, size_t events, const int64_t* origin, const uint8_t* fill) {
-  const Windows windows{
-      in_shape, out_shape, strides_of(in_shape, axes, item), strides_of(out_shape, axes, item), fill, item};
+  Windows windows(in_shape, out_shape, axes, item, fill);
   for (size_t e = 0; e < events; ++e) {
-    size_t last = axes - 1;
-    while (last > 0 && origin[last] == 0 && in_shape[last] == out_shape[last]) --last;
-    windows.copy(in, out, origin, 0, last);
-    in += windows.in_step[0];
-    out += windows.out_step[0];
+    windows.copy(in, out, origin);
+    in += windows.in_bytes();
+    out += windows.out_bytes();
     origin += axes;
   }
 }

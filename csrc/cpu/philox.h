@@ -21,6 +21,11 @@ inline Stream stream_of(const uint64_t* key, const uint64_t* counters, size_t ev
   return {{key[0], key[1]}, {c[0], c[1], c[2], c[3]}};
 }
 
+// What the words of a counter are multiplied with, and what is added to the key from round to round.
+constexpr int kRounds = 10;
+constexpr uint64_t kFactors[] = {0xD2E7470EE14C6C93u, 0xCA5A826395121157u};
+constexpr uint64_t kKeySteps[] = {0x9E3779B97F4A7C15u, 0xBB67AE8584CAA73Bu};
+
 // The block with the stream's counter plus `number`.
 inline void philox_block(const Stream& stream, uint64_t number, uint64_t* out) {
   __extension__ typedef unsigned __int128 Wide;
@@ -28,15 +33,14 @@ inline void philox_block(const Stream& stream, uint64_t number, uint64_t* out) {
            c3 = stream.counter[3];
   if (c0 < number && ++c1 == 0 && ++c2 == 0) ++c3;
   uint64_t k0 = stream.key[0], k1 = stream.key[1];
-  for (int round = 0; round < 10; ++round) {
-    const Wide a = static_cast<Wide>(0xD2E7470EE14C6C93u) * c0,
-               b = static_cast<Wide>(0xCA5A826395121157u) * c2;
+  for (int round = 0; round < kRounds; ++round) {
+    const Wide a = static_cast<Wide>(kFactors[0]) * c0, b = static_cast<Wide>(kFactors[1]) * c2;
     c0 = static_cast<uint64_t>(b >> 64) ^ c1 ^ k0;
     c1 = static_cast<uint64_t>(b);
     c2 = static_cast<uint64_t>(a >> 64) ^ c3 ^ k1;
     c3 = static_cast<uint64_t>(a);
-    k0 += 0x9E3779B97F4A7C15u;
-    k1 += 0xBB67AE8584CAA73Bu;
+    k0 += kKeySteps[0];
+    k1 += kKeySteps[1];
   }
   out[0] = c0;
   out[1] = c1;
@@ -62,9 +66,7 @@ void philox_normal(const uint64_t* key, const uint64_t* counters, const int64_t*
 constexpr size_t kNormals = 256;
 
 // Words first .. first + count - 1 of a stream, and up to 3 more; `first` is a multiple of 4.
-inline void words_of(const Stream& stream, uint64_t first, size_t count, uint64_t* out) {
-  for (size_t i = 0; i < count; i += 4) philox_block(stream, (first + i) / 4 + 1, out + i);
-}
+void words_of(const Stream& stream, uint64_t first, size_t count, uint64_t* out);
 
 // Four normal numbers of a stream, from word `first`, a multiple of 4.
 void few_normals_of(const Stream& stream, uint64_t first, double* out);

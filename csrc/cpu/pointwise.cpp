@@ -17,6 +17,27 @@ struct Same {
 };
 using Each = const double*;
 
+// x <- log(x + p) q; returns whether any sum is not positive.
+template <class Param>
+inline HEPFEED_INLINE bool take_log(Param p, Param q, size_t count, double* x) {
+  double rest[kBlock];
+  int64_t bad = 0, special = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const double a = x[i], b = p[i], sum = a + b;
+    const double back = sum - a;
+    rest[i] = (a - (sum - back)) + (b - back);  // sum + rest is the exact sum (Knuth)
+    bad |= sum <= 0.0;
+    special |= !(regular_for_log(sum) & (rest[i] == 0.0));
+    x[i] = sum;
+  }
+  // Most sums are exact in float64, as those of float32 numbers from 2^-29 on with 1 are.
+  if (special)
+    for (size_t i = 0; i < count; ++i) x[i] = log_of(x[i], rest[i] == rest[i] ? rest[i] : 0.0) * q[i];
+  else
+    for (size_t i = 0; i < count; ++i) x[i] = log_of_regular(x[i]) * q[i];
+  return bad != 0;
+}
+
 template <class Param>
 inline HEPFEED_INLINE bool apply(Op op, Param p, Param q, Param r, size_t count, double* x) {
   bool refused = false;
@@ -30,19 +51,9 @@ inline HEPFEED_INLINE bool apply(Op op, Param p, Param q, Param r, size_t count,
         x[i] = low > q[i] ? q[i] : low;
       }
       break;
-    case Op::log: {
-      int64_t bad = 0;
-      for (size_t i = 0; i < count; ++i) {
-        const double a = x[i], b = p[i], sum = a + b;
-        const double back = sum - a;
-        const double rest = (a - (sum - back)) + (b - back);  // sum + rest is the exact sum (Knuth)
-        const double value = log_of(sum, rest == rest ? rest : 0.0) * q[i];
-        bad |= sum <= 0.0;
-        x[i] = value;
-      }
-      refused = bad != 0;
+    case Op::log:
+      refused = take_log(p, q, count, x);
       break;
-    }
     case Op::log_tanh: {
       int64_t bad = 0;
       for (size_t i = 0; i < count; ++i) {
@@ -70,6 +81,55 @@ inline HEPFEED_INLINE bool run(const Program& program, const double* params, siz
                             Param{p + 2 * program.entries}, count, x);
   }
   return refused;
+}
+
+constexpr size_t kGroup = 8;  // items
+
+// Writes where the groups begin that hold anything but 0, and returns how many they are.
+inline HEPFEED_INLINE size_t active_groups(size_t groups, const double* x, size_t* places) {
+  uint8_t active[kBlock];
+  for (size_t i = 0; i < groups * kGroup; ++i) active[i] = bits_of(x[i]) != 0;
+  size_t count = 0;
+  for (size_t g = 0; g < groups; ++g) {
+    uint64_t any;
+    static_assert(sizeof any == kGroup, "the flags of a group are a word");
+    std::memcpy(&any, active + g * kGroup, kGroup);
+    places[count] = g * kGroup;
+    count += any != 0;
+  }
+  return count;
+}
+
+// As run<Same>(), for operations that cost more than to look for zeros.  In images of calorimeters most items
+// are 0: the program runs on the groups of items that are not all 0, and on one group of zeros for the
+// others.
+inline HEPFEED_INLINE bool run_active(const Program& program, const double* params, size_t count, double* x) {
+  const size_t groups = (count + kGroup - 1) / kGroup;
+  std::memset(x + count, 0, sizeof(double) * (groups * kGroup - count));
+  size_t places[kBlock / kGroup];
+  const size_t active = active_groups(groups, x, places);
+  const bool packs = 2 * active < groups;
+  double packed[kBlock / 2];
+  double* items = packs ? packed : x;
+  if (packs) {
+    std::memset(packed, 0, sizeof(double) * kGroup);
+    for (size_t n = 0; n < active; ++n)
+      std::memcpy(packed + (n + 1) * kGroup, x + places[n], sizeof(double) * kGroup);
+  }
+  const bool refused = run<Same>(program, params, packs ? (active + 1) * kGroup : count, items);
+  if (packs) {
+    const double zero = packed[0];
+    for (size_t i = 0; i < count; ++i) x[i] = zero;
+    for (size_t n = 0; n < active; ++n)
+      std::memcpy(x + places[n], packed + (n + 1) * kGroup, sizeof(double) * kGroup);
+  }
+  return refused;
+}
+
+bool is_costly(const Program& program) {
+  return std::any_of(program.ops, program.ops + program.length, [](int64_t op) {
+    return static_cast<Op>(op) == Op::log || static_cast<Op>(op) == Op::log_tanh;
+  });
 }
 
 template <class In>
@@ -122,6 +182,7 @@ int64_t pointwise(const uint8_t* in, Type type, uint8_t* out, Type out_type, siz
   if (item == 0 || (out_type != Type::f32 && out_type != Type::f64))
     throw std::invalid_argument("a program maps numbers to float32 or float64");
   const bool same = program.run > 1 || program.entries == 1;
+  const bool costly = is_costly(program);
   double x[kBlock];
   for (size_t i = 0; i < count;) {
     // A block ends where the entry changes, or where the table of entries does.
@@ -133,7 +194,9 @@ int64_t pointwise(const uint8_t* in, Type type, uint8_t* out, Type out_type, siz
     load_block(in + i * item, type, some, x);
     bool refused = false;
     for_isa([&]() HEPFEED_INLINE {
-      refused = same ? run<Same>(program, params, some, x) : run<Each>(program, params, some, x);
+      refused = !same    ? run<Each>(program, params, some, x)
+                : costly ? run_active(program, params, some, x)
+                         : run<Same>(program, params, some, x);
     });
     if (refused)
       return static_cast<int64_t>(i +

@@ -32,17 +32,9 @@ inline HEPFEED_INLINE double unit_of(uint64_t word) {
   return (small_to_double(value >> 32) * 0x1p32 + small_to_double(value & 0xffffffffu)) * 0x1p-53;
 }
 
-// Natural logarithm of x + rest, with a rest of at most half a unit in the last place of x; to 1 unit in the
-// last place.  x = 2^e (1 + f) with 1 + f between sqrt(1/2) and sqrt(2), and log(1 + f) by the series in s =
-// f / (2 + f) with the coefficients of FreeBSD's e_log.c.  The rest counts where e = 0 alone, as rest / x =
-// rest (1 - f + f f): elsewhere it is below the last place of the result.
-inline HEPFEED_INLINE double log_of(double x, double rest = 0.0) {
-  const double infinity = std::numeric_limits<double>::infinity();
-  const bool subnormal = x < 0x1p-1022;
-  const uint64_t bits = bits_of(subnormal ? x * 0x1p54 : x);
-  const uint64_t up = bits + (0x3ff0000000000000u - 0x3fe6a09e667f3bcdu);
-  const double exponent = small_to_double(up >> 52) - (subnormal ? 1077.0 : 1023.0);
-  const double f = of_bits((up & 0x000fffffffffffffu) + 0x3fe6a09e667f3bcdu) - 1.0;
+// log(1 + f) + exponent log(2) + tail for 1 + f between sqrt(1/2) and sqrt(2), by the series in s = f / (2 +
+// f) with the coefficients of FreeBSD's e_log.c; to 1 unit in the last place.
+inline HEPFEED_INLINE double log_series(double f, double exponent, double tail) {
   const double s = f / (2.0 + f), z = s * s, w = z * z;
   const double even =
       w * (3.999999999940941908e-01 + w * (2.222219843214978396e-01 + w * 1.531383769920937332e-01));
@@ -50,13 +42,45 @@ inline HEPFEED_INLINE double log_of(double x, double rest = 0.0) {
       z * (6.666666666666735130e-01 +
            w * (2.857142874366239149e-01 + w * (1.818357216161805012e-01 + w * 1.479819860511658591e-01)));
   const double half = 0.5 * f * f;
+  const double low = s * (half + (even + odd)) + (exponent * 1.90821492927058770002e-10 + tail);
+  return exponent * 6.93147180369123816490e-01 - ((half - low) - f);
+}
+
+// A positive number x = 2^e (1 + f) with 1 + f between sqrt(1/2) and sqrt(2), by the bits of x.
+struct Scaled {
+  double biased, f;  // e + 1023
+
+  explicit HEPFEED_INLINE Scaled(uint64_t bits) {
+    const uint64_t up = bits + (0x3ff0000000000000u - 0x3fe6a09e667f3bcdu);
+    biased = small_to_double(up >> 52);
+    f = of_bits((up & 0x000fffffffffffffu) + 0x3fe6a09e667f3bcdu) - 1.0;
+  }
+};
+
+// Natural logarithm of x + rest, with a rest of at most half a unit in the last place of x.  The rest counts
+// where e = 0 alone, as rest / x = rest (1 - f + f f): elsewhere it is below the last place of the result.
+inline HEPFEED_INLINE double log_of(double x, double rest = 0.0) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  const bool subnormal = x < 0x1p-1022;
+  const Scaled scaled(bits_of(subnormal ? x * 0x1p54 : x));
+  const double exponent = scaled.biased - (subnormal ? 1077.0 : 1023.0), f = scaled.f;
   const double near = exponent == 0.0 ? rest * (1.0 - f + f * f) : 0.0;
-  const double low = s * (half + (even + odd)) + (exponent * 1.90821492927058770002e-10 + near);
-  const double finite = exponent * 6.93147180369123816490e-01 - ((half - low) - f);
+  const double finite = log_series(f, exponent, near);
   const double negative = x < 0.0 ? std::numeric_limits<double>::quiet_NaN() : x;
   const double special = x == 0.0 ? -infinity : negative;
   const bool regular = (x > 0.0) & (x < infinity);
   return regular ? finite : special;
+}
+
+// Whether log_of_regular() takes x.
+inline HEPFEED_INLINE bool regular_for_log(double x) {
+  return (x >= 0x1p-1022) & (x < std::numeric_limits<double>::infinity());
+}
+
+// log_of(x), the same bits with a third less work, where nothing is special: for normal positive x.
+inline HEPFEED_INLINE double log_of_regular(double x) {
+  const Scaled scaled(bits_of(x));
+  return log_series(scaled.f, scaled.biased - 1023.0, 0.0);
 }
 
 // Sine and cosine of 2 pi u for u in [0, 1]: a quarter turn is taken off, the rest of at most pi/4 goes into

@@ -116,7 +116,7 @@ struct Corners {
   int64_t source[kAll];  // -1: beyond the image
   size_t used;           // 0: all are beyond
 
-  Corners(const Image& image, const double* y) : used(0) {
+  HEPFEED_INLINE Corners(const Image& image, const double* y) : used(0) {
     int64_t low[Axes];
     double part[Axes];
     for (size_t a = 0; a < Axes; ++a) {
@@ -143,32 +143,71 @@ struct Corners {
   }
 };
 
+// Mixes what lies at the corners, item by item.
 template <size_t Axes, class T>
-void linear(const T* in, T* out, const Image& image, size_t event, const Map& map, double fill) {
-  for_rows<Axes>(image, event, map, [&](const Row<Axes>& row) {
-    for (size_t i = 0; i < row.count; ++i) {
-      double y[Axes];
-      for (size_t a = 0; a < Axes; ++a) y[a] = row.y[a][i];
-      const Corners<Axes> corners(image, y);
-      const int64_t offset = row.offset + static_cast<int64_t>(i) * image.stride[Axes - 1];
-      for (size_t k = 0; k < image.carried_count; ++k) {
-        const T* items = in + image.carried[k];
-        T* to = out + offset + image.carried[k];
-        if (corners.used == 0) {
-          std::fill_n(to, image.run, static_cast<T>(fill));
-          continue;
-        }
-        for (size_t r = 0; r < image.run; ++r) {
-          double sum = 0;
-          for (size_t c = 0; c < corners.used; ++c)
-            sum += corners.weight[c] *
-                   (corners.source[c] < 0
-                        ? fill
-                        : static_cast<double>(items[corners.source[c] + static_cast<int64_t>(r)]));
-          to[r] = static_cast<T>(sum);
-        }
+inline HEPFEED_INLINE void mix_few(const Corners<Axes>& corners, const T* items, T* to, size_t count,
+                                   double fill) {
+  for (size_t r = 0; r < count; ++r) {
+    double sum = 0;
+    for (size_t c = 0; c < corners.used; ++c) {
+      const int64_t from = corners.source[c];
+      sum +=
+          corners.weight[c] * (from < 0 ? fill : static_cast<double>(items[from + static_cast<int64_t>(r)]));
+    }
+    to[r] = static_cast<T>(sum);
+  }
+}
+
+// The same with the sums in the same order, corner by corner: loops of many items become vector code.
+template <size_t Axes, class T>
+inline HEPFEED_INLINE void mix_many(const Corners<Axes>& corners, const T* items, T* to, size_t count,
+                                    double fill) {
+  constexpr size_t kPart = 32;
+  for (size_t first = 0; first < count; first += kPart, items += kPart, to += kPart) {
+    const size_t some = count - first < kPart ? count - first : kPart;
+    double sum[kPart] = {};
+    for (size_t c = 0; c < corners.used; ++c) {
+      const double weight = corners.weight[c];
+      if (corners.source[c] < 0) {
+        for (size_t r = 0; r < some; ++r) sum[r] += weight * fill;
+      } else {
+        const T* from = items + corners.source[c];
+        for (size_t r = 0; r < some; ++r) sum[r] += weight * static_cast<double>(from[r]);
       }
     }
+    for (size_t r = 0; r < some; ++r) to[r] = static_cast<T>(sum[r]);
+  }
+}
+
+template <bool Many, size_t Axes, class T>
+inline HEPFEED_INLINE void linear_row(const T* in, T* out, const Image& image, const Row<Axes>& row,
+                                      double fill) {
+  for (size_t i = 0; i < row.count; ++i) {
+    double y[Axes];
+    for (size_t a = 0; a < Axes; ++a) y[a] = row.y[a][i];
+    const Corners<Axes> corners(image, y);
+    const int64_t offset = row.offset + static_cast<int64_t>(i) * image.stride[Axes - 1];
+    for (size_t k = 0; k < image.carried_count; ++k) {
+      const T* items = in + image.carried[k];
+      T* to = out + offset + image.carried[k];
+      if (corners.used == 0)
+        for (size_t r = 0; r < image.run; ++r) to[r] = static_cast<T>(fill);
+      else if constexpr (Many)
+        mix_many(corners, items, to, image.run, fill);
+      else
+        mix_few(corners, items, to, image.run, fill);
+    }
+  }
+}
+
+template <size_t Axes, class T>
+void linear(const T* in, T* out, const Image& image, size_t event, const Map& map, double fill) {
+  constexpr size_t kMany = 4;
+  for_rows<Axes>(image, event, map, [&](const Row<Axes>& row) {
+    if (image.run < kMany)
+      linear_row<false>(in, out, image, row, fill);
+    else
+      for_isa([&]() HEPFEED_INLINE { linear_row<true>(in, out, image, row, fill); });
   });
 }
 

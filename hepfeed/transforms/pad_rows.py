@@ -74,17 +74,24 @@ class PadRows(Step):
             )
         order = None if self.sort_by is None else self._order(batch, names[0], self.sort_by)
         kept = np.minimum(lengths, self.length)
-        mask = np.arange(self.length) < kept[:, None]
+        least = np.min_scalar_type(self.length)  # small numbers are compared several times faster
+        mask = np.arange(self.length, dtype=least) < kept.astype(least)[:, None]
         runs = list(zip(offsets[:-1].tolist(), kept.tolist()))
         made = dict(batch)
         for name, value in zip(names, found):
             self._check_fill(name, value.values.dtype)
             rows = value.values if order is None else value.values[order]
-            values = np.full((len(lengths), self.length, *rows.shape[1:]), self.value, rows.dtype)
+            values = self._padding((len(lengths), self.length, *rows.shape[1:]), rows.dtype)
             for event, (start, count) in enumerate(runs):  # through the mask only tiny events are faster
                 values[event, :count] = rows[start : start + count]
             made[name] = Padded(values, mask)
         return made
+
+    def _padding(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return an array of ``value`` alone; where that is 0, memory that the system hands out cleared."""
+        if self.value == 0 and not np.signbit(self.value):
+            return np.zeros(shape, dtype)
+        return np.full(shape, self.value, dtype)
 
     def _check_fill(self, key: str, dtype: np.dtype[Any]) -> None:
         wrong = misfits(np.asarray([self.value], np.float64), dtype)
