@@ -95,14 +95,17 @@ class Demand:
     Attributes:
         step_s: Seconds that the device computes on a batch.
         events_per_s: That it asks for.
-        wait_s: Seconds that it waits for each batch.
+        wait_s: Seconds that it waits for each batch, where the loop gets the next batch while the device computes.
         wait_fraction: Of the whole time.
+        serial_s: Seconds of the training process for a batch.  A loop that waits for the end of each step before it
+            asks for the next batch adds them to every step.
     """
 
     step_s: float
     events_per_s: float
     wait_s: float
     wait_fraction: float
+    serial_s: float
 
 
 def predict(cost: EventCost, readers: int, host: Host) -> Rate:
@@ -167,11 +170,11 @@ def pays_from(first_s: float, later_s: float, without_s: float) -> int | None:
 
 
 def demand(rate: Rate, cost: EventCost, batch_size: int, step_s: float) -> Demand:
-    """Return how long a device waits that computes ``step_s`` on each batch, in a loop that waits for its end.
+    """Return how long a device waits that computes ``step_s`` on each batch.
 
-    A batch comes every ``batch_size / events_per_s``, but no sooner than the step and the consumer's own work on the
-    batch are done one after the other.  A loop that leaves the device to itself hides that work, and waits less.
+    A batch comes every ``batch_size / events_per_s``, and a step ends no sooner than ``step_s`` after it has begun.
+    Frameworks launch a step and go on, so that the training process gets the next batch meanwhile.
     """
-    period = max(step_s + batch_size * cost.consumer, batch_size / rate.events_per_s)
+    period = max(step_s, batch_size / rate.events_per_s)
     wait = period - step_s
-    return Demand(step_s, batch_size / step_s, wait, wait / period)
+    return Demand(step_s, batch_size / step_s, wait, wait / period, batch_size * cost.consumer)

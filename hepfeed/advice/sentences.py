@@ -60,6 +60,11 @@ def _today(today: Choice) -> Iterator[str]:
         busy = f"it waits {wanted.wait_s * 1e3:.2g} ms for a batch, {wanted.wait_fraction:.1%} of the time"
         kept = "is kept busy" if wanted.wait_fraction <= _STARVING else "starves"
         yield f"{step} and {kept}: {busy}."
+        if wanted.wait_fraction <= _STARVING < wanted.serial_s / (wanted.step_s + wanted.serial_s):
+            yield (
+                f"A loop that waits for the end of each step, to look at its loss for instance, adds the"
+                f" {wanted.serial_s * 1e3:.2g} ms that the training process needs for a batch to every step."
+            )
 
 
 def _said(choice: Choice) -> str:
