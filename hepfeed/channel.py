@@ -8,6 +8,7 @@ behind a consumer that was killed, and a dead worker is noticed at once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import select
@@ -293,6 +294,7 @@ def serve(connection: socket.socket, build: Callable[[], Any], orphaned: Callabl
         build: Returns the target.
         orphaned: Whether the consumer is dead: then the process is ended, within its present call if that lasts.
     """
+    _let_others_first()
     _watch(connection, orphaned)
     try:
         target = build()
@@ -311,6 +313,17 @@ def serve(connection: socket.socket, build: Callable[[], Any], orphaned: Callabl
     finally:
         if hasattr(target, "close"):
             target.close()
+
+
+def _let_others_first() -> None:
+    """Let what runs on a core go on where this process wakes up: often the training loop, which just sent it a task.
+
+    With the usual policy the kernel may give the sender's core to the receiver for some milliseconds.  The share of the
+    processors stays the same.  What the user chose for the whole job, such as ``chrt --idle``, is left as it is.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # the system has no such policy
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _watch(connection: socket.socket, orphaned: Callable[[], bool]) -> None:

@@ -96,6 +96,24 @@ def test_a_worker_is_another_process_without_torch(start):
     assert worker.pid != os.getpid()
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="the system has no such policy")
+@pytest.mark.parametrize(("policy", "expected"), [("SCHED_OTHER", "SCHED_BATCH"), ("SCHED_IDLE", "SCHED_IDLE")])
+def test_a_worker_takes_no_core_from_what_runs_and_leaves_what_the_user_chose(start_script, policy, expected):
+    script = """
+        import os, sys
+        from hepfeed.worker import Worker
+        os.sched_setscheduler(0, getattr(os, sys.argv[1]), os.sched_param(0))
+        worker = Worker("hepfeed.worker:Functions")
+        worker.call(1, "call", "os:sched_getscheduler", 0)
+        while not (replies := worker.receive()):
+            pass
+        print(replies[0][2], flush=True)
+        worker.close()
+    """
+    process = start_script(script, policy)
+    assert int(process.stdout.readline()) == getattr(os, expected)
+
+
 def test_an_error_arrives_with_its_type_fields_and_traceback(start):
     worker = start()
     worker.call(1, "fail", "no such key")
