@@ -1,13 +1,15 @@
 """The data wait of a device from the cache: simulated steps of 5, 10 and 20 ms, and torch's DataLoader beside it.
 
 Isolated: the training loop of a simulated device, which takes a batch every 5, 10 or 20 ms.  Batches of LCD-like events
-are of sizes of which the cores could clear 8, 4, 2, 1.2 and 0.9 times as many as the device asks for; an epoch has four
+are of sizes of which the floor delivers 8, 4, 2, 1.2 and 0.9 times as many as the device asks for; an epoch has four
 batches at least.  The floor clears each byte of the batches once on all cores and does nothing else: it is what images
 cost that are kept as their active cells; or it is the simulated bus, where that is slower.  It is measured again before
 each row.
 
-Beside it is the wait of a loop over batches that lie in memory already, which it hands over as the others do: that
-is what the bus and the interruptions of this machine cost, without any feed.
+hepfeed sends batches ahead, as it does with ``device="cuda"``: the next one is copied while the device computes.
+Torch's loader has no such thing; its batches are copied when the loop has them.  Beside both is the wait of a loop over
+batches that lie in memory already, which are sent as torch's are: that is what the bus and the interruptions of this
+machine cost without any feed.
 
 The first batches of both sides are compared with h5py; the cache is full and in memory; the steps of two epochs, and
 50 at least, go before those that are measured.  The wait should be below 1 % of the step wherever the floor is 1.2
@@ -51,7 +53,7 @@ FLOOR_TURNS = 5
 
 
 class AtHand(Replay):
-    """Batches that lie in the memory of the host."""
+    """Batches that lie in the memory of the host, and are sent when the loop has them."""
 
     name = "at hand"
     resident = False
@@ -71,7 +73,7 @@ def expected(side: Hepfeed, seed: int) -> list[dict[str, Any]]:
 def case(source: Source, step_ms: float, options: argparse.Namespace) -> dict[str, Any]:
     """One row: both sides at one length of the step and one size of batches, but for the floor."""
     place = Place("simulated", step_ms / 1e3, options.bus_gb_s * 1e9)
-    with closing(Hepfeed(source)) as ours:
+    with closing(Hepfeed(replace(source, bus=place.bus))) as ours:
         steps = ours.filler().batches_in(ours.epoch)
         limits = Limits(None, options.seconds, max(LEAST_WARM_UP, 2 * steps), 1)
         loops = Loops(place, limits, source.num_workers, None, 1)
@@ -80,28 +82,28 @@ def case(source: Source, step_ms: float, options: argparse.Namespace) -> dict[st
         waits = []
         for number in range(options.rounds):
             line = loops.run(ours, wanted if number == 0 else []).timeline
-            waits.append(sum(line.wait_s) / sum(line.busy_s))
+            waits.append(1 - line.busy)
         row = {
             "batch": source.batch_size,
             "steps an epoch": steps,
             "hepfeed, wait %": 100 * float(np.median(waits)),
             "lowest": 100 * min(waits),
             "highest": 100 * max(waits),
-            "one step, 95 %": 100 * float(np.percentile(np.array(line.wait_s), 95)) / (step_ms / 1e3),
+            "one step, 95 %": 100 * float(np.percentile(line.fractions, 95)),
             "copies": ours.stats()["copies"],
         }
         line = loops.run(AtHand(ours, source)).timeline
-        row["at hand, wait %"] = 100 * sum(line.wait_s) / sum(line.busy_s)
+        row["at hand, wait %"] = 100 * (1 - line.busy)
         torch_limits = replace(limits, seconds=options.torch_seconds, warm_up=2 * source.num_workers)
         theirs = Loops(place, torch_limits, source.num_workers, None, 1)
         theirs.prepare({})
         line = theirs.run(Torch(source, ours.dataset, ours.filler()), wanted).timeline
-        row["torch, wait %"] = 100 * sum(line.wait_s) / sum(line.busy_s)
+        row["torch, wait %"] = 100 * (1 - line.busy)
     return row
 
 
 def sizes(most: float, events: int) -> list[int]:
-    """Sizes of batches, of which the floor delivers ``most`` events in a step."""
+    """Sizes of batches, where the floor delivers ``most`` events in a step."""
     return list(dict.fromkeys(max(1, min(int(most / margin), events // 4)) for margin in MARGINS))
 
 
@@ -116,10 +118,11 @@ def rows(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     found = []
     target = f"{Copying.__module__}:{Copying.__qualname__}"
     with Floor(target, [(events * event_bytes // cores, True)] * cores) as floor, progress_bars() as progress:
-        first = floor_rate(floor, events)
+        over_bus = options.bus_gb_s * 1e9 / event_bytes
+        first = min(floor_rate(floor, events), over_bus)
         for step_ms in STEPS_MS:
             for size in sizes(first * step_ms / 1e3, events):
-                rate = min(floor_rate(floor, events), options.bus_gb_s * 1e9 / event_bytes)
+                rate = min(floor_rate(floor, events), over_bus)
                 demand = size / (step_ms / 1e3)
                 row = case(replace(source, batch_size=size), step_ms, options)
                 must = rate >= NEEDED * demand
@@ -150,7 +153,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HEPFEED_INDEX"] = f"{folder}/index.sqlite"
         found = rows(options, Path(folder))
-    title = f"data wait over the time of the step, from the cache; medians of {options.rounds} rounds"
+    title = f"data wait as a part of the step, from the cache; medians of {options.rounds} rounds"
     settings = {name: value for name, value in vars(options).items() if name != "json"}
     notes = ["torch DataLoader: a map-style dataset over h5py with as many workers and the same batches"]
     record = Record.now("table", title, settings, found, notes)

@@ -266,7 +266,7 @@ class FeedIterator:
             return  # both together take no more memory than one of them otherwise
         full = loader._is_full(epoch, ranks)
         filler = loader._filler(full, ranks)
-        stream = self._open(self._work(filler, epoch, 0, cached), 1, cached)
+        stream = self._open(self._work(filler, epoch, 0, cached), 0, cached)
         stream.widen(room)
         loader._ahead = Ahead(epoch, self._pool, stream, filler, ranks, full)
 

@@ -39,6 +39,7 @@ WINDOW_EVENTS = 2048
 _BLOCKS_PER_WINDOW = 4  # of each lane: fewer would leave neighbours together, more cost memory
 _PACKED_ROUNDS = 64  # padding of log-normal lengths (sigma 1) to the longest of a matched batch: 28 %; 16 rounds: 85 %
 _PLANNED_ROUNDS = 16  # of batches that are read for themselves: NumPy is called once for all of them
+_PLANNED_EVENTS = 2048  # of these, lest a consumer that waits for a large batch waits for the plan of sixteen
 _PLANS = 4  # epochs whose plan is kept
 _logger = logging.getLogger("hepfeed")
 
@@ -228,7 +229,7 @@ class Filler:
     def _rounds(self, window_events: int | None, window_bytes: int) -> int:
         """Return how many rounds are dealt at a time."""
         if not self._together and self._packing is None:
-            return 1 if self.order == "window" else _PLANNED_ROUNDS
+            return 1 if self.order == "window" else max(1, min(_PLANNED_ROUNDS, _PLANNED_EVENTS // self._round))
         if window_events is None:
             blocks = max(source.block for source in self.index.sources) * len(self._ranges) * _BLOCKS_PER_WINDOW
             window_events = max(WINDOW_EVENTS, blocks if self.order == "window" else 0)

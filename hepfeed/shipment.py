@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hepfeed.cuda_engine import CudaEngine
+from hepfeed.copy_engine import CopyEngine
 from hepfeed.form import aligned
 
 __all__ = ["Shipment", "is_plain"]
@@ -71,7 +71,7 @@ class Shipment:
     """
 
     def __init__(
-        self, engine: CudaEngine, memory: NDArray[np.uint8] | None = None, lock: Callable[[], bool] | None = None
+        self, engine: CopyEngine, memory: NDArray[np.uint8] | None = None, lock: Callable[[], bool] | None = None
     ) -> None:
         self.bytes = 0
         self.sources: list[Tensor] = []

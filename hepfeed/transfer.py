@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hepfeed.copy_engine import CopyEngine
 from hepfeed.cuda_engine import CudaEngine
 from hepfeed.errors import SpecError
 from hepfeed.ranges import nvtx_range
@@ -86,19 +87,22 @@ class Transfer:
 
     Args:
         device: A CUDA device; one without a number is the current one when the first batch is sent.
+        make_engine: Makes what copies, for ``device``; None: a :class:`hepfeed.cuda_engine.CudaEngine`.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, make_engine: Callable[[torch.device], CopyEngine] | None = None) -> None:
         self._device = device
-        self._engine: CudaEngine | None = None
+        self._make_engine = make_engine
+        self._engine: CopyEngine | None = None
         self._going: deque[_Source] = deque()
         self._owner = os.getpid()
 
     @property
-    def engine(self) -> CudaEngine:
+    def engine(self) -> CopyEngine:
         """The side stream; made with the first batch."""
         if self._engine is None or self._owner != os.getpid():  # a forked process has no part in the parent's streams
-            self._engine, self._going, self._owner = CudaEngine(self._device), deque(), os.getpid()
+            make = self._make_engine or CudaEngine
+            self._engine, self._going, self._owner = make(self._device), deque(), os.getpid()
         return self._engine
 
     def send(

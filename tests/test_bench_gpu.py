@@ -7,6 +7,7 @@ import sys
 import time
 import weakref
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,12 +26,15 @@ from hepfeed.bench.gpu_sides import FirstEpoch, Hepfeed, Replay, Source, Torch
 from hepfeed.bench.h5py_events import H5pyEvents, SameBatches
 from hepfeed.bench.record import Record
 from hepfeed.bench.simulated import SimulatedDevice, batch_bytes
+from hepfeed.bench.simulated_bus import SimulatedBus
+from hepfeed.bench.simulated_engine import SimulatedEngine
 from hepfeed.bench.sweep import Grid, Setting, SweepRow, best_of, tuned
 from hepfeed.bench.timeline import Timeline
 from hepfeed.bench.views import view_of
 from hepfeed.cli import app
 from hepfeed.errors import ProcessError, SpecError
 from hepfeed.tensors import Jagged, Padded, Sparse
+from hepfeed.transfer import Transfer
 
 QUICK = Limits(steps=4, seconds=None, warm_up=2, rounds=2)
 TINY = Place("simulated", step_s=1e-4)
@@ -55,7 +59,8 @@ class VirtualTime:
 def device(clock, **options):
     """Steps of 1 s, and a bus of 64 bytes a second: a batch of two events takes 0.25 s."""
     settings = {"step_s": 1.0, "bus_bytes_s": 64.0} | options
-    return SimulatedDevice(**settings, clock=clock, sleep=clock.sleep)
+    bus = SimulatedBus(settings.pop("bus_bytes_s"), clock=clock, sleep=clock.sleep)
+    return SimulatedDevice(bus=bus, **settings)
 
 
 def batch(events=2):
@@ -129,6 +134,48 @@ def test_what_lies_on_the_device_is_not_copied():
     assert clock.now == 4.0
 
 
+def test_a_batch_that_was_sent_ahead_is_waited_for_until_its_copy_has_ended():
+    clock = VirtualTime()
+    bus = SimulatedBus(32.0, clock=clock, sleep=clock.sleep)  # 2 s a batch, whose numbers take 64 bytes in a shipment
+    simulated = SimulatedDevice(3.0, bus)
+    loader = Transfer(torch.device("cpu"), lambda _: SimulatedEngine(bus))
+    events = [torch.tensor([number, number]) for number in range(3)]
+    sent = [loader.send({"label": events[0]})]
+    arrived = []
+    for number in range(3):
+        arrived.append(loader.receive(sent[number]))
+        if number < 2:
+            sent.append(loader.send({"label": events[number + 1]}))
+        simulated.step(arrived[-1], resident=True)
+    # Copies end at 2, 4 and 6 s: before the first step, and while the first and the second compute.
+    assert bus.free_at == 6.0
+    assert simulated.take() == Timeline([0.0, 0.0, 0.0], [3.0] * 3, [2] * 3)
+    assert clock.now == 2.0 + 3 * 3.0
+    for number, batch_of in enumerate(arrived):
+        assert torch.equal(batch_of["label"], events[number])
+
+
+def test_a_loader_is_held_while_two_copies_to_a_simulated_device_are_under_way():
+    clock = VirtualTime()
+    bus = SimulatedBus(32.0, clock=clock, sleep=clock.sleep)  # 2 s a batch
+    loader = Transfer(torch.device("cpu"), lambda _: SimulatedEngine(bus))
+    for _ in range(3):
+        loader.send(batch())
+    assert clock.now == 2.0  # the third one waited for the first
+    loader.finish()
+    assert clock.now == 6.0
+
+
+def test_large_tensors_of_a_slot_are_not_moved_to_a_simulated_device():
+    memory = np.arange(1 << 20, dtype=np.uint8)
+    image = torch.from_numpy(memory).view(torch.float32)
+    locked = []
+    loader = Transfer(torch.device("cpu"), lambda _: SimulatedEngine(SimulatedBus()))
+    sent = loader.send({"image": image}, memory, lambda locks, _: locked.append(locks.lock(0, 1)) or True)
+    assert loader.receive(sent)["image"].data_ptr() == memory.ctypes.data
+    assert (sent.bytes, locked) == (memory.nbytes, [True])
+
+
 def test_sleeping_too_long_is_no_wait_and_does_not_add_up():
     clock = VirtualTime(late=0.5)
     simulated = device(clock)
@@ -170,6 +217,7 @@ def test_a_device_begins_anew_after_its_report():
     ("options", "message"),
     [
         ({"step_s": 0.0}, "must take some time"),
+        ({"step_s": float("inf")}, "an hour at most"),
         ({"bus_bytes_s": 0.0}, "bytes a second"),
         ({"ahead": -1}, "0 steps ahead"),
     ],
@@ -348,6 +396,9 @@ def test_h5py_events_are_the_batches_of_hepfeed_bit_for_bit(tmp_path):
                 assert isinstance(expected["image"], Sparse)
                 assert expected["weight"].dtype == torch.float32
                 ours.verify(given, number, expected)
+        assert all(dataset.id.valid for _, datasets in events._open.values() for dataset in datasets.values())
+        caches = {file.id.get_access_plist().get_cache()[2] for file, _ in events._open.values()}
+        assert caches == {events.chunk_bytes} == {16 << 20}
 
 
 def test_a_batch_that_is_not_what_h5py_reads_is_an_error(source):
@@ -419,7 +470,7 @@ def test_all_sides_train_and_are_compared_with_the_replay(source):
     for row in rows.values():
         assert row.steps == [4, 4]
         assert row.of_replay == [a / b for a, b in zip(row.events_per_s, rows["replay"].events_per_s, strict=True)]
-        assert row.wait["mean"] == pytest.approx(1 - np.average(row.busy, weights=1 / np.array(row.busy)))
+        assert row.wait["mean"] == pytest.approx(1 - np.median(row.busy))
         assert len(row.timeline["wait_ms"]) == 4
         assert row.timeline["busy_ms"] == [0.1] * 4
         assert not row.absent
@@ -440,6 +491,13 @@ def test_hepfeed_that_delivers_something_else_is_never_timed(source, monkeypatch
     monkeypatch.setattr(gpu_sides.Hepfeed, "batches", wrong)
     with pytest.raises(ProcessError, match="hepfeed does not deliver in batch 0 of epoch 1"):
         bench_gpu(source, TINY, QUICK)
+
+
+def test_events_that_the_cache_does_not_have_are_told(source):
+    told = "events were not in the cache, and came from the files"
+    left_out = replace(source, batch_size=13)  # the first epoch has 52 of 60 events
+    assert any(told in note for note in bench_gpu(left_out, TINY, QUICK).notes)
+    assert not any(told in note for note in bench_gpu(source, TINY, QUICK).notes)
 
 
 def test_a_rival_that_fails_is_absent_with_its_reason(source, monkeypatch):
@@ -558,6 +616,8 @@ def test_an_epoch_is_as_many_steps_as_it_has(file, tmp_path):
         (("--write",), "--write can only be given with --sweep"),
         (("--sweep-workers", "1", "--yes"), "--sweep-workers and --yes can only be given with --sweep"),
         (("--sweep", "--write", "--output", "x.yaml"), "give one of them"),
+        (("--sweep", "--output", "no/x.yaml"), "there is no folder 'no'"),
+        (("--sweep", "--output", "x.txt"), "saved as .yaml, .yml or .json"),
         (("--sweep", "--workers", "2", "--sweep-workers", "1,2"), "--workers fixes what --sweep-workers varies"),
         (("--sweep", "--sweep-prefetch", "many"), "--sweep-prefetch must be integers"),
     ],

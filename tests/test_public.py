@@ -23,7 +23,7 @@ LAYERS = [
     ["late_steps", "live", "transfer", "usage", "watch"],
     ["device"],
     ["check", "collate", "shipment"],
-    ["cuda_engine", "dataset", "pool", "sampling", "walk", "world"],
+    ["copy_engine", "cuda_engine", "dataset", "pool", "sampling", "walk", "world"],
     ["ranks", "sampler_states", "stream"],
     ["ending"],
     ["cache", "filler"],

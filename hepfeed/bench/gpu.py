@@ -23,6 +23,8 @@ __all__ = ["Result", "Row", "bench_gpu", "headline"]
 
 _VERIFIED = 2
 """Batches of each side that are compared with h5py before anything is timed."""
+_MISSED = 0.01
+"""A part of the events that may come from the files in later epochs: the first one leaves its last batch out."""
 _DRAWN = 1000
 """Steps of a timeline that are kept for drawing."""
 
@@ -38,8 +40,8 @@ class Row:
         busy: Part of the time that the device was busy, by round.
         utilisation: By NVML, by round; empty where it does not say.
         energy_j: Joules for as many events as an epoch has, by round; empty where NVML does not say.
-        wait: Data wait as a part of the step: ``mean`` (of the time of all steps), ``median`` and ``p95`` of the steps
-            of all rounds.
+        wait: Data wait as a part of the step: ``mean`` (of the time of all steps of a round, the median of the rounds:
+            what ``busy`` leaves), ``median`` and ``p95`` (of the single steps of all rounds).
         steps: Measured, by round.
         timeline: Of the last round; see :meth:`hepfeed.bench.timeline.Timeline.to_json`.
         stats: hepfeed's own report of the last round.
@@ -135,7 +137,7 @@ def bench_gpu(
                     raise
                 rows[side.name].absent = f"{type(error).__name__}: {error}"
         epoch_events = ours.filler().batches_in(Side.epoch) * source.batch_size
-        notes += _notes(source, place, limits, ours, replay, done)
+        notes += _notes(source, place, limits, ours, replay, expected.chunk_bytes, done)
     best = [loop.timeline.events_per_s for loop in done[replay.name]]
     for name, loops_of in done.items():
         if not rows[name].absent:
@@ -149,6 +151,11 @@ class _Expected:
     def __init__(self, dataset: EventDataset, seed: int) -> None:
         self._events = H5pyEvents(dataset, seed)
         self._known: dict[int, list[Batch]] = {}
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Of HDF5's cache for each data set, as torch's workers have it."""
+        return self._events.chunk_bytes
 
     def of(self, side: Side) -> list[Batch]:
         if isinstance(side, Replay):
@@ -173,9 +180,8 @@ def _fill(row: Row, loops: list[Loop], best: list[float], epoch_events: int) -> 
     spent = [(loop.usage.energy_j, sum(loop.timeline.events)) for loop in loops]
     row.energy_j = [joules * epoch_events / events for joules, events in spent if joules is not None and events]
     fractions = np.concatenate([line.fractions for line in lines])
-    total = sum(line.seconds for line in lines)
     row.wait = {
-        "mean": sum(sum(line.wait_s) for line in lines) / total,
+        "mean": 1 - float(np.median(row.busy)),
         "median": float(np.median(fractions)),
         "p95": float(np.percentile(fractions, 95)),
     }
@@ -184,7 +190,13 @@ def _fill(row: Row, loops: list[Loop], best: list[float], epoch_events: int) -> 
 
 
 def _notes(
-    source: Source, place: Place, limits: Limits, ours: Hepfeed, replay: Replay, done: dict[str, list[Loop]]
+    source: Source,
+    place: Place,
+    limits: Limits,
+    ours: Hepfeed,
+    replay: Replay,
+    chunk_bytes: int,
+    done: dict[str, list[Loop]],
 ) -> list[str]:
     """What was done, in words."""
     all_batches = ours.filler().batches_in(Side.epoch)
@@ -192,10 +204,18 @@ def _notes(
         f"the first {_VERIFIED} batches of each side are bit for bit what h5py reads; no batch is incomplete",
         f"replay: {len(replay):,} of the {all_batches:,} batches of an epoch, again and again, in the device's memory",
         f"torch DataLoader: a map-style dataset over h5py, event by event, {source.num_workers} persistent workers, the"
-        " same batches; hepfeed's steps run on the collated batch",
+        f" same batches; chunk caches of {chunk_bytes / 2**20:.3g} MiB a data set; hepfeed's steps run on the collated"
+        " batch",
     ]
+    if source.sends:
+        notes.append("hepfeed's loader sends batches to the device ahead of their steps; torch's are sent by the loop")
     if not ours.caches:
         notes.append("hepfeed keeps no cache here: all its epochs read the files")
+    stats = [loop.stats for loop in done[ours.name] if loop.stats is not None]
+    hits, missed = (sum(each[name] for each in stats) for name in ("cache_hits", "cache_misses"))
+    asked = hits + missed
+    if ours.caches and missed > _MISSED * asked:
+        notes.append(f"hepfeed: {missed:,} of {asked:,} events were not in the cache, and came from the files")
     shortest = min((len(loop.timeline) for loop in done[FirstEpoch.name]), default=0)
     if limits.steps is not None and shortest < limits.steps:
         notes.append(f"{FirstEpoch.name}: {shortest} measured steps, for it is one epoch")

@@ -74,7 +74,7 @@ class Loops:
         """Choose the network, and find out whether it takes such batches.
 
         Raises:
-            SpecError: It does not.
+            SpecError: One of hepfeed's own does not; a network of the user's raises what it raises.
         """
         if self._place.kind == "simulated":
             self.model = ""

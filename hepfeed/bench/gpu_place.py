@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from hepfeed.bench.clock import processor
 from hepfeed.bench.gpu_devices import CpuDevice, CudaDevice, Trainer, TrainingDevice
 from hepfeed.bench.simulated import SimulatedDevice
+from hepfeed.bench.simulated_bus import SimulatedBus
 from hepfeed.transfer import as_device
 
 __all__ = ["Place"]
@@ -44,7 +46,7 @@ class Place:
 
     def __post_init__(self) -> None:
         if self.kind == "simulated":
-            SimulatedDevice(self.step_s, self.bus_bytes_s, self.ahead)  # refuses what is out of range
+            SimulatedDevice(self.step_s, self.bus, self.ahead)  # refuses what is out of range
         else:
             as_device(self.kind)
 
@@ -52,6 +54,11 @@ class Place:
     def device(self) -> torch.device | None:
         """Where batches are needed; None for the memory of this machine."""
         return torch.device("cuda") if self.kind == "cuda" else None
+
+    @cached_property
+    def bus(self) -> SimulatedBus | None:
+        """The way to a simulated device, the same for all loops; None to others."""
+        return SimulatedBus(self.bus_bytes_s) if self.kind == "simulated" else None
 
     @property
     def name(self) -> str:
@@ -74,7 +81,7 @@ class Place:
             make_model: Makes the model, with the same weights each time; it is called where there is one.
         """
         if self.kind == "simulated":
-            return SimulatedDevice(self.step_s, self.bus_bytes_s, self.ahead)
+            return SimulatedDevice(self.step_s, self.bus, self.ahead)
         if self.kind == "cpu":
             return CpuDevice(Trainer(make_model()))
         device = torch.device("cuda")

@@ -16,6 +16,8 @@ import torch.utils.data
 
 from hepfeed.bench.h5py_events import H5pyEvents, SameBatches
 from hepfeed.bench.simulated import batch_bytes
+from hepfeed.bench.simulated_bus import SimulatedBus
+from hepfeed.bench.simulated_engine import SimulatedEngine
 from hepfeed.cache.option import CacheOption
 from hepfeed.dataset import EventDataset
 from hepfeed.errors import ProcessError, SpecError
@@ -25,6 +27,7 @@ from hepfeed.progress import Progress
 from hepfeed.spec import SampleSpec
 from hepfeed.stats import FeedStats
 from hepfeed.tensors import Batch, Structured
+from hepfeed.transfer import Transfer
 from hepfeed.walk import map_tensors
 
 __all__ = ["FirstEpoch", "Hepfeed", "Replay", "Side", "Source", "Torch"]
@@ -46,6 +49,7 @@ class Source:
         cache: Of hepfeed.
         seed: Of the order and of random steps.
         device: Where batches are needed: a CUDA device, or None for the memory of this machine.
+        bus: To a simulated device, over which hepfeed sends batches ahead as it does with a CUDA device; None else.
         replay_bytes: Most bytes of the batches that are replayed.
     """
 
@@ -56,6 +60,7 @@ class Source:
     cache: CacheOption = "auto"
     seed: int = 0
     device: torch.device | None = None
+    bus: SimulatedBus | None = None
     replay_bytes: float = 1e9
 
     def dataset(self, cache: CacheOption) -> EventDataset:
@@ -74,7 +79,7 @@ class Source:
 
     def loader(self, dataset: EventDataset) -> DataLoader[Any]:
         """Return hepfeed's loader of events, which keeps its readers from epoch to epoch."""
-        return DataLoader(
+        loader: DataLoader[Any] = DataLoader(
             dataset,
             self.batch_size,
             shuffle=True,
@@ -85,6 +90,14 @@ class Source:
             seed=self.seed,
             device=self.device,
         )
+        if (bus := self.bus) is not None:
+            loader._transfer = Transfer(torch.device("cpu"), lambda _: SimulatedEngine(bus))
+        return loader
+
+    @property
+    def sends(self) -> bool:
+        """Whether hepfeed's batches are sent to the device by its loader."""
+        return self.bus is not None or self.device is not None
 
 
 class Side(ABC):
@@ -92,12 +105,12 @@ class Side(ABC):
 
     Attributes:
         name: For tables.
-        resident: Batches lie on the device already.
+        resident: Batches lie on the device already, or are on their way.
         epoch: The epoch that :meth:`batches` begins with.
     """
 
     name: ClassVar[str]
-    resident: ClassVar[bool] = False
+    resident: bool = False
     epoch: ClassVar[int] = _LATER
 
     @abstractmethod
@@ -149,6 +162,7 @@ class Hepfeed(Side):
     def __init__(self, source: Source, progress: Progress | None = None) -> None:
         self.dataset = source.dataset(source.cache)
         self._loader = source.loader(self.dataset)
+        self.resident = source.sends
         try:
             feed = self.dataset.feed_of_cache(self.dataset.pipeline)
             self.caches = feed is not None
@@ -197,6 +211,7 @@ class FirstEpoch(Side):
     def __init__(self, source: Source, caches: bool) -> None:
         self._source = source
         self._caches = caches
+        self.resident = source.sends
         with closing(source.loader(source.dataset(None))) as loader:
             self._filler, self._length = loader.filler, len(loader)
 

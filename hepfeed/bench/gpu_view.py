@@ -30,9 +30,9 @@ def sheets(record: Record) -> list[Sheet]:
         "events/s",
         "of replay",
         "utilisation",
-        "data wait: all",
-        "median",
-        "95 %",
+        "data wait",
+        "median step",
+        "95 % of steps",
         "J an epoch",
         "steps",
     ]
@@ -41,8 +41,8 @@ def sheets(record: Record) -> list[Sheet]:
         columns,
         [_cells(row) for row in record.rows],
         frozenset({"side"}),
-        caption="Medians of the rounds (lowest - highest). Data wait: part of the step, of all steps together, and of"
-        " the median and the 95th percentile of single steps.",
+        caption="Medians of the rounds (lowest - highest). Data wait: part of the time of all steps; of the median"
+        " step, and what 95 % of the steps stay below.",
     )
     return [sides, *(_stall_report(row) for row in record.rows if row["side"] == "hepfeed" and row["stats"])]
 
@@ -93,7 +93,10 @@ def _stall_report(row: Row) -> Sheet:
     rows = [[stage, f"{stats[stage]:.3f}", f"{100 * parts[stage]:.1f} %"] for stage in _STAGES]
     rows.append(["without work", f"{stats['waiting']:.3f}", f"{100 * (1 - stats['busy']):.1f} %"])
     columns = ["readers' time", "seconds", "part"]
-    caption = f"The loop waited {100 * stats['wait_fraction']:.1f} % of its time for batches. {stats['advice']}"
+    caption = (
+        f"{stats['advice']}\nThe loop waited {100 * stats['wait_fraction']:.1f} % of its time for batches. The data"
+        " wait of the device has in it also the copies to it, and what else the loop does between two steps."
+    )
     return Sheet("hepfeed's own report", columns, rows, frozenset(columns[:1]), caption)
 
 

@@ -19,20 +19,30 @@ from hepfeed.tensors import Batch, Structured, concatenate
 __all__ = ["H5pyEvents", "SameBatches", "places_of"]
 
 _MOST_OPEN = 200
+_CHUNK_BYTES, _MOST_CHUNK_BYTES = 16 << 20, 1 << 30
+"""Of HDF5's cache of inflated chunks: for each data set, and for all in a process."""
+_LARGE_BYTES = 1 << 20
+"""What data sets that are smaller leave unused of a cache needs no room."""
+_CHUNK_SLOTS = 10_007
+"""h5py advises a prime number of 10 to 100 for each chunk that there is room for."""
 
 Place = tuple[int, int, int]
 """Epoch, number of the batch, and place of the event in the dataset."""
 
 
 class H5pyEvents(torch.utils.data.Dataset[Any]):
-    """Reads event by event, with files kept open; a batch gets hepfeed's steps once it is collated.
+    """Reads event by event; a batch gets hepfeed's steps once it is collated.
 
     So batches are those of hepfeed bit for bit, whatever the specification asks for: filters, targets, steps that draw
-    random numbers, weights.  Steps that work on a whole batch cost less that way than event by event.
+    random numbers, weights.  Steps that work on a whole batch cost less that way than event by event.  Files and data
+    sets stay open, with chunk caches as h5py advises.
 
     Args:
         dataset: Whose events.
         seed: Of the loader, for steps that draw random numbers.
+
+    Attributes:
+        chunk_bytes: Of HDF5's cache of inflated chunks, for each data set of an open file.
     """
 
     def __init__(self, dataset: EventDataset, seed: int) -> None:
@@ -46,7 +56,9 @@ class H5pyEvents(torch.utils.data.Dataset[Any]):
             columns = {name: source.column(name) for name in self._dtypes}
             extents = {name: found for name in columns if (found := source.extents(name)) is not None}
             self._sources.append(EventFile(source.path, source.events, label, columns, extents, source.block))
-        self._open: dict[int, h5py.File] = {}
+        self._open: dict[int, tuple[h5py.File, dict[str, h5py.Dataset]]] = {}
+        most = _MOST_CHUNK_BYTES // (_large(self._sources[0]) * min(_MOST_OPEN, len(self._sources)))
+        self.chunk_bytes = min(_CHUNK_BYTES, max(_LARGE_BYTES, most))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -56,9 +68,11 @@ class H5pyEvents(torch.utils.data.Dataset[Any]):
         source = self._sources[number]
         if number not in self._open:
             if len(self._open) >= _MOST_OPEN:
-                self._open.pop(next(iter(self._open))).close()
-            self._open[number] = h5py.File(source.path, "r")
-        values = source.read(self._open[number], row, row + 1)
+                self._open.pop(next(iter(self._open)))[0].close()
+            file = h5py.File(source.path, "r", rdcc_nbytes=self.chunk_bytes, rdcc_nslots=_CHUNK_SLOTS)
+            # A data set that is closed loses its chunk cache.
+            self._open[number] = file, {column.dataset: file[column.dataset] for column in source.columns.values()}
+        values = source.read(self._open[number][1], row, row + 1)
         values["label"], values["event"] = np.array([source.label]), np.array([[number, row]])
         return place, values
 
@@ -88,7 +102,7 @@ class H5pyEvents(torch.utils.data.Dataset[Any]):
 
     def close(self) -> None:
         """Close the files that this process opened."""
-        for file in self._open.values():
+        for file, _ in self._open.values():
             file.close()
         self._open.clear()
 
@@ -121,3 +135,10 @@ def places_of(spec: BatchSpec) -> list[Place]:
 
 def _tensor(values: Any) -> torch.Tensor:
     return torch.as_tensor(np.ascontiguousarray(values))
+
+
+def _large(source: EventFile) -> int:
+    """Return how many of its data sets can fill a cache; 1 at least."""
+    with h5py.File(source.path, "r") as file:
+        sizes = [file[name].nbytes for name in {column.dataset for column in source.columns.values()}]
+    return max(1, sum(1 for size in sizes if size > _LARGE_BYTES))

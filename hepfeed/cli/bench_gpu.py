@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hepfeed.cli.bench_output import JsonFile, PlotFile, PlotStyle, StyleOption, deliver
-from hepfeed.cli.gpu_options import Device, cache_of, grid_of, place_of, refuse
+from hepfeed.cli.bench_output import JsonFile, PlotFile, PlotStyle, StyleOption, deliver, file_to_write
+from hepfeed.cli.gpu_options import Device, cache_of, grid_of, place_of, refuse, spec_to_write
 from hepfeed.errors import SpecError
 
 if TYPE_CHECKING:
@@ -109,7 +109,14 @@ def gpu(
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Write it to this file.", rich_help_panel=_SWEEP),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            callback=spec_to_write,
+            help="Write it to this file: .yaml or .json.",
+            rich_help_panel=_SWEEP,
+        ),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Overwrite without asking.", rich_help_panel=_SWEEP)] = False,
     json: JsonFile = None,
@@ -155,6 +162,8 @@ def gpu(
     if twice:
         raise SpecError(f"--{twice[0]} fixes what --sweep-{twice[0]} varies: give one of them")
     read = SampleSpec.load(spec)
+    if write:
+        file_to_write(spec)
     given = read.loader.chosen(batch_size=batch_size, num_workers=workers, prefetch_factor=prefetch)
     source = Source(
         read,
@@ -171,7 +180,7 @@ def gpu(
         seconds = _SWEEP_SECONDS if sweep else _SECONDS
     limits = Limits(steps, seconds, warm_up, rounds)
     place = place_of(device, step_ms, bus_gb_s, ahead, threads, model, source.num_workers)
-    source = replace(source, device=place.device)
+    source = replace(source, device=place.device, bus=place.bus)
     settings = _settings(spec, source, place, limits)
     if not sweep:
         _compare(source, place, limits, model, settings, (json, plot, style))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from hepfeed.cli.bench_output import numbers_of
+from hepfeed.cli.bench_output import file_to_write, numbers_of
 from hepfeed.errors import SpecError
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from hepfeed.bench.gpu_sides import Source
     from hepfeed.bench.sweep import Grid
 
-__all__ = ["Device", "cache_of", "grid_of", "place_of", "refuse"]
+__all__ = ["Device", "cache_of", "grid_of", "place_of", "refuse", "spec_to_write"]
 
 
 class Device(str, Enum):
@@ -29,6 +30,17 @@ def refuse(options: dict[str, Any], needs: str) -> None:
     given = [name for name, value in options.items() if value is not None]
     if given:
         raise SpecError(f"{' and '.join(given)} can only be given with {needs}")
+
+
+def spec_to_write(path: Path | None) -> Path | None:
+    """Return the path of a specification to write, as an option's callback: before anything is measured.
+
+    Raises:
+        SpecError: Its suffix is unknown, or it can't be written.
+    """
+    if path is not None and path.suffix.lower() not in (".yaml", ".yml", ".json"):
+        raise SpecError(f"a specification is saved as .yaml, .yml or .json, not {path.suffix!r}", file=str(path))
+    return file_to_write(path)
 
 
 def place_of(
