@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 from hepfeed.bench import feeds
 from hepfeed.bench.feed_view import figures, sheets
 from hepfeed.bench.feeds import jets, lcd
-from hepfeed.bench.feeds.bench import mixing_notes, relate
+from hepfeed.bench.feeds.bench import held_notes, mixing_notes, relate
 from hepfeed.bench.feeds.checking import Checker, Expected, Findings, checksums
 from hepfeed.bench.feeds.events import EventSet
 from hepfeed.bench.feeds.floor import Copying, Inflating, floor_seconds
@@ -427,6 +428,63 @@ def test_the_command_writes_all_and_gives_no_rate_to_sides_that_lie_or_die(sets,
     assert sorted(path.name for path in tmp_path.glob("*.svg")) == ["feed-2.svg", "feed.svg"]
 
 
+class InterruptingFeed(LyingFeed):
+    """Delivers all, and stops the command once a file is there."""
+
+    def __init__(self, feed, results):
+        super().__init__(feed)
+        self.results, self.asked = results, False
+
+    def epoch(self, number):
+        if self.results.exists() and not self.asked:
+            self.asked = True
+            os.kill(os.getppid(), signal.SIGINT)
+        yield from self.feed.epoch(number)
+
+
+class Interrupting(HepfeedHere):
+    name = "hepfeed"
+
+    def __init__(self, results):
+        self.results = results
+
+    def open(self, *arguments):
+        return InterruptingFeed(super().open(*arguments), self.results)
+
+
+def test_a_run_that_is_interrupted_leaves_the_rounds_that_were_over(sets, tmp_path, monkeypatch):
+    results, spec = tmp_path / "feed.json", tmp_path / "mine.yaml"
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr("hepfeed.bench.feeds.sides.all_sides", lambda: {"hepfeed": Interrupting(results)})
+    sets["plain"].spec.save(spec)
+    options = ("--workers", 1, "--batch-size", BATCH, "--rounds", 9, "--seconds", 0.1)
+    done = run(spec, *options, "--json", results)
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    assert done.exit_code != 0
+    record = Record.load(results)
+    assert record.title.startswith("Incomplete: ")
+    assert "incomplete: 0 of 1 inputs, and 1 of 9 rounds of mine" in record.notes[0]
+    assert [len(row["rates"]) for row in record.rows] == [1, 1]
+    assert record.title.split(":")[0] in done.output
+
+
+def test_who_need_not_inflate_a_small_set_again_is_named(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", data=np.zeros((100, 1000)), chunks=(7, 1000), compression="gzip")  # 15 chunks: 840 kB
+        file.create_dataset("y", data=np.zeros((100, 105)), chunks=(50, 105), compression="gzip")  # 84 kB
+        file["z"] = np.zeros((100, 9))  # contiguous
+    events = EventSet.of("a", "a", SampleSpec([[str(tmp_path / "a.h5"), ["x", "y", "z"], "a", 1.0]]))
+    parts = {size: events.in_chunk_caches(size) for size in (840_000, 839_999, 84_000, 83_999)}
+    assert parts == {840_000: 1, 839_999: 84 / 924, 84_000: 84 / 924, 83_999: 0}
+    assert (TorchMap().held(events), TorchBlock().held(events)) == (1, 0)
+    rows = [
+        Row("a", "a", "torch-map", "", "", rates=[1.0], held=1.0),
+        Row("a", "a", "few", "", "", rates=[1.0], held=0.05),
+    ]
+    (note,) = held_notes(rows)
+    assert note.startswith("a: torch-map keeps 100 % of the events inflated")
+
+
 def test_ratios_are_formed_round_by_round():
     rows = [
         Row("in", "in", "hepfeed", "hepfeed", "hepfeed", rates=[100.0, 400.0]),
@@ -437,6 +495,9 @@ def test_ratios_are_formed_round_by_round():
     relate(rows, rows[-1])
     assert [row.ratios for row in rows] == [[], [2.0, 4.0], [], []]
     assert [row.of_floor for row in rows] == [[0.5, 0.5], [0.25, 0.125], [], [1.0, 1.0]]
+    rows[1].rates.clear()  # it has died in a later round
+    relate(rows, rows[-1])
+    assert (rows[1].ratios, rows[1].of_floor) == ([], [])
 
 
 class SlowFeed(LyingFeed):
@@ -521,6 +582,7 @@ def test_inputs_and_sides_are_listed():
     ("arguments", "message"),
     [
         (("--inputs", "lcd-atuo"), "there is no input 'lcd-atuo': did you mean 'lcd-auto'"),
+        (("--inputs", ","), "--inputs ',' names none: see --list"),
         (("--prepared",), "--prepared is for the events of a specification"),
         (("--sides", "hepfed"), "there is no side 'hepfed': did you mean 'hepfeed'"),
     ],

@@ -95,7 +95,7 @@ def test_a_sheet_is_printed_with_its_title_caption_and_text_as_it_is():
 
 def test_marked_cells_stand_out_on_a_terminal():
     sheet = Sheet("", ["a", "b"], [["1", "2"], ["3", "4"]], marks={(0, 1): "best", (1, 0): "worse"})
-    cells = [list(column.cells) for column in sheet.__rich__().columns]
+    cells = [list(column.cells) for column in sheet.__rich__().renderables[0].columns]
     assert [[cell.style for cell in column] for column in cells] == [["", "red"], ["bold", ""]]
 
 
@@ -266,7 +266,12 @@ def test_other_suffixes_are_refused_before_anything_is_written(tmp_path):
 
 @pytest.mark.parametrize(
     ("option", "name", "message"),
-    [("--plot", "a.jpg", "not '.jpg'"), ("--plot", "no/a.png", "no folder"), ("--json", "no/a.json", "no folder")],
+    [
+        ("--plot", "a.jpg", "not '.jpg'"),
+        ("--plot", "no/a.png", "no folder"),
+        ("--json", "no/a.json", "no folder"),
+        ("--json", ".", "this is a folder"),
+    ],
 )
 def test_a_place_that_can_t_be_written_is_refused_before_anything_is_measured(tmp_path, option, name, message):
     done = CliRunner().invoke(app, ["bench", "kernels", "--sites", "1", option, str(tmp_path / name)])

@@ -76,6 +76,15 @@ def test_an_error_is_one_line_and_the_exit_code_is_1(tmp_path, monkeypatch, caps
     assert "zero bytes" in line
 
 
+def test_an_error_names_the_file_that_is_at_fault(tmp_path, monkeypatch, capsys):
+    (tmp_path / "a.json").write_text("{}")
+    monkeypatch.setenv("COLUMNS", "500")
+    monkeypatch.setattr(sys, "argv", ["hepfeed", "bench", "report", str(tmp_path / "a.json")])
+    with pytest.raises(SystemExit):
+        main()
+    assert f"[file '{tmp_path / 'a.json'}']" in capsys.readouterr().err
+
+
 # ---- hepfeed check
 
 

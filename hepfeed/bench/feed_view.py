@@ -149,9 +149,12 @@ def figures(record: Record) -> list[Figure]:
         drawn.append(figure)
     costs = [row for row in timed if row["side"] != _FLOOR]
     if costs:
-        figure = Figure(figsize=(9, 6.5), layout="constrained")
-        _scatter(figure.subplots(), costs, colours)
-        add_head(figure, "Processor time against rate: one point for each input")
+        sides = len({row["side"] for row in costs})
+        figure = Figure(figsize=(11, max(5.0, 1.0 + 0.25 * sides)), layout="constrained")
+        axes = figure.subplots()
+        axes.set_title("Processor time against rate: one point for each input")
+        _scatter(axes, costs, colours)
+        figure.legend(loc="outside right upper", frameon=False)
         drawn.append(figure)
     return drawn
 
@@ -184,7 +187,8 @@ def _points(axes: Axes, rows: list[dict[str, Any]], colours: dict[str, str]) -> 
             axes.axvline(middle, color=colour, linestyle=":")
         axes.hlines(place, min(rates), max(rates), color=colour, linewidth=2)
         axes.plot(middle, place, "D" if row["side"] == _FLOOR else "o", color=colour, markersize=8)
-        axes.annotate(f"{middle:,.0f}", (max(rates), place), (8, 0), textcoords="offset points", va="center")
+        text = axes.annotate(f"{middle:,.0f}", (max(rates), place), (8, 0), textcoords="offset points", va="center")
+        text.set_bbox({"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1})  # over the line of the floor
     every = [rate for row in rows for rate in row["rates"]]
     log_axis(axes.xaxis, min(every) / 1.5, max(every) * 3)
     axes.grid(axis="x", alpha=0.3)

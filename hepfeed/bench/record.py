@@ -96,8 +96,15 @@ class Record(BaseModel):
         return cls(kind=kind, title=title, settings=settings, rows=rows, notes=notes, machine=machine, created=created)
 
     def save(self, path: Path) -> None:
-        """Write JSON."""
-        path.write_text(self.model_dump_json(indent=1) + "\n")
+        """Write JSON.
+
+        Raises:
+            SpecError: The file can't be written.
+        """
+        try:
+            path.write_text(self.model_dump_json(indent=1) + "\n")
+        except OSError as error:
+            raise SpecError(f"the results can't be written: {error.strerror}", file=str(path)) from None
 
     @classmethod
     def load(cls, path: Path) -> Record:

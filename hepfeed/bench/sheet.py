@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -37,17 +38,16 @@ class Sheet:
     caption: str = ""
     marks: Mapping[tuple[int, int], Mark] = field(default_factory=dict)
 
-    def __rich__(self) -> Table:
-        table = Table(
-            title=Text(self.title), caption=Text(self.caption) if self.caption else None, title_justify="left"
-        )
+    def __rich__(self) -> Group:
+        table = Table(title=Text(self.title), title_justify="left")
         for column in self.columns:
             table.add_column(Text(column), justify="left" if column in self.left else "right")
         for number, row in enumerate(self.rows):
             marks = [self.marks.get((number, column)) for column in range(len(row))]
             styles = ["" if mark is None else _STYLES[mark] for mark in marks]
             table.add_row(*map(Text, row, styles))
-        return table
+        # A caption of the table itself would be as narrow as that.
+        return Group(table, *([Text(self.caption, "dim italic")] if self.caption else []))
 
 
 def three_digits(value: float) -> str:

@@ -39,6 +39,8 @@ def sheets(record: Record) -> list[Sheet]:
 
 def figures(record: Record) -> list[Figure]:
     """Draw the speed of each setting, and what part of the replay's it is."""
+    from matplotlib.ticker import StrMethodFormatter
+
     figure, (speed, part) = row_axes([_name(row["setting"]) for row in record.rows], panels=2)
     for axes, key, factor in ((speed, "events_per_s", 1.0), (part, "of_replay", 100.0)):
         for place, row in enumerate(record.rows):
@@ -47,7 +49,8 @@ def figures(record: Record) -> list[Figure]:
             axes.plot(
                 np.median(values), place, "o" if row["best"] else "x", color="C0", markersize=8 if row["best"] else 6
             )
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.05 * max(factor * max(row[key]) for row in record.rows))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,g}"))
         axes.grid(axis="x", alpha=0.3)
     speed.set_xlabel("events/s")
     part.set_xlabel("speed / % of the replay")
@@ -68,7 +71,8 @@ def _cache(setting: dict[str, Any]) -> str:
 
 
 def _name(setting: dict[str, Any]) -> str:
+    readers = setting["num_workers"]
     return (
-        f"{setting['num_workers']} readers, batch {setting['batch_size']}, prefetch {setting['prefetch_factor']},"
-        f" cache {_cache(setting)}"
+        f"{readers} reader{'' if readers == 1 else 's'}, batch {setting['batch_size']},"
+        f" prefetch {setting['prefetch_factor']}, cache {_cache(setting)}"
     )

@@ -7,6 +7,7 @@ import sys
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from hepfeed.errors import HepfeedError
 
@@ -28,5 +29,5 @@ def main() -> None:
     try:
         app()
     except HepfeedError as error:
-        Console(stderr=True).print(f"[bold red]{type(error).__name__}:[/] {error}", highlight=False)
+        Console(stderr=True).print(f"[bold red]{type(error).__name__}:[/] {escape(str(error))}", highlight=False)
         sys.exit(1)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hepfeed.cli.bench_output import JsonFile, PlotFile, PlotStyle, StyleOption, deliver, wide_console
 
 if TYPE_CHECKING:
+    from hepfeed.bench.feeds.bench import Options
     from hepfeed.bench.feeds.events import EventSet
     from hepfeed.bench.feeds.row import Row
+    from hepfeed.bench.record import Record
 
 _EVENTS, _FILES, _SECONDS, _ROUNDS = 16000, 4, 8.0, 3
 _QUICK_EVENTS, _QUICK_FILES, _QUICK_SECONDS, _QUICK_ROUNDS = 2000, 2, 2.0, 1
@@ -49,14 +51,17 @@ def feed(
     ] = None,
     files: Annotated[int | None, typer.Option(min=1, help="Of each class of those.", show_default="4")] = None,
     seconds: Annotated[
-        float | None, typer.Option(min=0.1, help="Most of an epoch; slow ones are stopped.", show_default="8")
+        float | None, typer.Option(min=0.1, help="That an epoch may take; slower ones are stopped.", show_default="8")
     ] = None,
     quick: Annotated[
         bool,
         typer.Option("--quick", help="One round, 2000 events, 2 files a class, 2 seconds, if not said otherwise."),
     ] = False,
     folder: Annotated[
-        Path | None, typer.Option(help="Keep the sets that are made here.", show_default="a temporary one")
+        Path | None,
+        typer.Option(
+            file_okay=False, writable=True, help="Keep the sets that are made here.", show_default="a temporary one"
+        ),
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="List inputs and sides, and measure nothing.")] = False,
     json: JsonFile = None,
@@ -71,7 +76,8 @@ def feed(
     round by round. How well each side shuffles is measured and shown. The [bold]floor[/] inflates each chunk once and
     copies each byte once, and does nothing else.
 
-    What is not installed is listed with the command that installs it.
+    What is not installed is listed with the command that installs it. The file of --json is written anew after each
+    round, so that a run that is cut off leaves what it has measured.
 
     [bold]Examples[/]
 
@@ -83,13 +89,13 @@ def feed(
 
         hepfeed bench feed my.yaml --prepared
     """
+    from copy import deepcopy
     from dataclasses import asdict
     from tempfile import TemporaryDirectory
 
-    from hepfeed.bench.feeds.bench import Options, bench_feed, mixing_notes
+    from hepfeed.bench.feeds.bench import Options, bench_feed
     from hepfeed.bench.feeds.inputs import INPUTS, given, input_of
     from hepfeed.bench.feeds.sides import all_sides, sides_of
-    from hepfeed.bench.record import Record
     from hepfeed.errors import SpecError
     from hepfeed.progress import progress_bars
 
@@ -101,31 +107,78 @@ def feed(
     count = rounds or (_QUICK_ROUNDS if quick else _ROUNDS)
     most_s = seconds or (_QUICK_SECONDS if quick else _SECONDS)
     each, per_class = events or (_QUICK_EVENTS if quick else _EVENTS), files or (_QUICK_FILES if quick else _FILES)
-    names = _names(inputs) if inputs else ([] if spec else list(INPUTS))
-    chosen = sides_of(_names(sides)) if sides else list(all_sides().values())
+    names = ([] if spec else list(INPUTS)) if inputs is None else _names("inputs", inputs)
+    chosen = list(all_sides().values()) if sides is None else sides_of(_names("sides", sides))
     makers = [input_of(name) for name in names]
     options = Options(
         workers=workers, batch_size=batch_size, rounds=count, least_s=min(_LEAST_S, most_s), most_s=most_s
     )
-    rows: list[Row] = []
-    with TemporaryDirectory(prefix="hepfeed-bench-") as scratch, progress_bars() as progress:
-        sets = folder or Path(scratch) / "sets"
-        sets.mkdir(parents=True, exist_ok=True)
-        work = Path(scratch) / "sides"
-        if spec is not None:
-            rows += bench_feed(_several(given(spec, prepared)), chosen, options, work, progress)
-        for number, maker in enumerate(makers):
-            progress("inputs", number, len(makers))
-            made = _several(maker.make(sets, each, per_class))
-            rows += bench_feed(made, chosen, options, work, progress)
     settings = {**asdict(options), "events": each, "files": per_class, "spec": str(spec) if spec else None}
-    notes = [*_absent(rows), *mixing_notes(rows)]
-    title = f"Shuffled batches of {batch_size}, {workers} workers: medians of {count} round{'s' if count > 1 else ''}"
-    deliver(Record.now("feed", title, settings, [asdict(row) for row in rows], notes), json, plot, style)
+    inputs_in_all = len(makers) + (spec is not None)
+    rows: list[Row] = []
+    present: list[Row] = []
+
+    def keep(some: list[Row]) -> None:
+        present[:] = deepcopy(some)  # the next round changes them
+        if json is not None:
+            _record([*rows, *present], options, settings, inputs_in_all).save(json)
+
+    try:
+        with TemporaryDirectory(prefix="hepfeed-bench-") as scratch, progress_bars() as progress:
+            sets = folder or Path(scratch) / "sets"
+            try:
+                sets.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise SpecError(f"--folder can't be made: {error.strerror}", file=str(sets)) from None
+            work = Path(scratch) / "sides"
+            if spec is not None:
+                rows += bench_feed(_several(given(spec, prepared)), chosen, options, work, progress, keep)
+                present.clear()
+            for number, maker in enumerate(makers):
+                progress("inputs", number, len(makers))
+                made = _several(maker.make(sets, each, per_class))
+                rows += bench_feed(made, chosen, options, work, progress, keep)
+                present.clear()
+    except KeyboardInterrupt:
+        if rows or present:
+            deliver(_record([*rows, *present], options, settings, inputs_in_all), json, plot, style)
+        raise
+    deliver(_record(rows, options, settings, inputs_in_all), json, plot, style)
 
 
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _record(rows: list[Row], options: Options, settings: dict[str, Any], inputs: int) -> Record:
+    """Return the results so far, plainly marked where there are more to come."""
+    from dataclasses import asdict
+
+    from hepfeed.bench.feeds.bench import held_notes, mixing_notes
+    from hepfeed.bench.feeds.row import FLOOR
+    from hepfeed.bench.record import Record
+
+    rounds = options.rounds
+    title = f"Shuffled batches of {options.batch_size}, {options.workers} workers: medians of {rounds} round"
+    title += "s" if rounds > 1 else ""
+    notes = [*_absent(rows), *mixing_notes(rows), *held_notes(rows)]
+    done = [len(row.rates) for row in rows if row.side == FLOOR]
+    whole = sum(count == rounds for count in done)
+    if whole < inputs:
+        part = f", and {done[-1]} of {rounds} rounds of {rows[-1].input}" if done[-1] < rounds else ""
+        title = f"Incomplete: {title}"
+        notes.insert(0, f"incomplete: {whole} of {inputs} inputs{part}; the run was cut off, or is not over")
+    return Record.now("feed", title, settings, [asdict(row) for row in rows], notes)
+
+
+def _names(option: str, text: str) -> list[str]:
+    """Read names that are separated by commas, each once.
+
+    Raises:
+        SpecError: There is none.
+    """
+    from hepfeed.errors import SpecError
+
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise SpecError(f"--{option} {text!r} names none: see --list")
+    return names
 
 
 def _several(events: EventSet) -> EventSet:

@@ -112,7 +112,7 @@ def kernels(
             progress("kernels", len(rows) + len(left_out), total)
     absent = dict.fromkeys(pair for row in rows for pair in row.absent.items())
     notes = [*left_out, *(f"{side} did not take part in some rows: {reason}" for side, reason in absent)]
-    notes.append(f"bound, not measured: {_peaks(card)}")
+    notes.append(f"bound, not measured: computed from {_peaks(card, {KINDS[kind][1] for kind in kinds})}")
     settings = {
         "device": name,
         "groups": list(asked),
@@ -132,9 +132,14 @@ def _name(device: Any) -> str:
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{processor()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{processor()}, {threads} thread{'' if threads == 1 else 's'}"
 
 
-def _peaks(card: Card) -> str:
-    rates = ", ".join(f"{kind} {rate / 1e12:,.3g} TFLOP/s" for kind, rate in card.flops.items())
+def _peaks(card: Card, kinds: set[str]) -> str:
+    """Say the peaks that the bounds of some kinds of numbers are computed from."""
+    names = {"16": "bfloat16 and float16"}
+    rates = ", ".join(
+        f"{names.get(kind, kind)} {rate / 1e12:,.3g} TFLOP/s" for kind, rate in card.flops.items() if kind in kinds
+    )
     return f"{card.bandwidth / 1e9:,.0f} GB/s, {rates} ({card.source})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +22,7 @@ __all__ = [
     "PlotStyle",
     "StyleOption",
     "deliver",
-    "existing_folder",
+    "file_to_write",
     "numbers_of",
     "wide_console",
 ]
@@ -37,14 +38,20 @@ class PlotStyle(str, Enum):
     mplhep = "mplhep"
 
 
-def existing_folder(path: Path | None) -> Path | None:
+def file_to_write(path: Path | None) -> Path | None:
     """Return the path of a file to write, as an option's callback: before anything is measured.
 
     Raises:
-        SpecError: Its folder is not there.
+        SpecError: Its folder is not there, it is a folder itself, or it may not be written.
     """
-    if path is not None and not path.parent.is_dir():
+    if path is None:
+        return None
+    if not path.parent.is_dir():
         raise SpecError(f"there is no folder {str(path.parent)!r}: make it first", file=str(path))
+    if path.is_dir():
+        raise SpecError("this is a folder: give the name of a file", file=str(path))
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise SpecError("it may not be written: give a file elsewhere", file=str(path))
     return path
 
 
@@ -53,11 +60,11 @@ def _plot_place(path: Path | None) -> Path | None:
 
     if path is not None:
         check_suffix(path)
-    return existing_folder(path)
+    return file_to_write(path)
 
 
 JsonFile = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", callback=existing_folder, help="Write all figures as JSON.")
+    Path | None, typer.Option("--json", metavar="FILE", callback=file_to_write, help="Write all figures as JSON.")
 ]
 PlotFile = Annotated[
     Path | None, typer.Option("--plot", metavar="FILE", callback=_plot_place, help="Draw them: .png, .svg or .pdf.")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hepfeed.cli.bench_output import PlotStyle, StyleOption, existing_folder
+from hepfeed.cli.bench_output import PlotStyle, StyleOption, file_to_write
 
 
 def register(app: typer.Typer) -> None:
@@ -17,9 +17,9 @@ def register(app: typer.Typer) -> None:
 
 def report(
     results: Annotated[list[Path], typer.Argument(metavar="JSON...", help="What --json of benchmarks has written.")],
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FILE", callback=existing_folder, help="The page.")
-    ] = Path("report.html"),
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", callback=file_to_write, help="The page.")] = Path(
+        "report.html"
+    ),
     title: Annotated[str, typer.Option(help="Of the page.")] = "Benchmarks of hepfeed",
     style: StyleOption = PlotStyle.default,
     open_page: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
@@ -52,7 +52,10 @@ def report(
         raise SpecError("-o names one of the results: give another file", file=str(out))
     with progress_bars() as progress:
         page = report_page(records, title, style.value, progress)
-    out.write_text(page, encoding="utf-8")
+    try:
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"the page can't be written: {error.strerror}", file=str(out)) from None
     Console().print(f"wrote {out}", highlight=False, markup=False, soft_wrap=True)
     if open_page and not webbrowser.open(out.resolve().as_uri()):
         raise SpecError("no browser is known here: open the page yourself", file=str(out))

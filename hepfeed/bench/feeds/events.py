@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -172,6 +173,26 @@ class EventSet:
         """Return file and row, ``(B, 2)``, of events that are numbered file after file."""
         file = np.searchsorted(self.file_start, number, side="right") - 1
         return np.stack([file, number - self.file_start[file]], axis=1)
+
+    def in_chunk_caches(self, cache_bytes: int) -> float:
+        """Return the part of all chunked bytes that HDF5 needs to read once only.
+
+        Chunks that are inflated stay in the cache of their data set while its file is open, where all of them fit.
+
+        Args:
+            cache_bytes: Of the chunk cache of each data set.
+        """
+        total = held = 0
+        for source in self.sources:
+            with h5py.File(source.path, "r") as file:
+                for dataset in {column.dataset: file[column.dataset] for column in source.columns.values()}.values():
+                    if dataset.chunks is None:
+                        continue
+                    chunks = [-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks)]
+                    size = math.prod(chunks) * math.prod(dataset.chunks) * dataset.dtype.itemsize
+                    total += size
+                    held += size if size <= cache_bytes else 0
+        return held / total if total else 0.0
 
     def blocks(self, events: int = 500) -> Iterator[tuple[int, int, Rows]]:
         """Read all events in the order of the files with h5py: yields (file, first row, some events)."""

@@ -37,6 +37,7 @@ class Row:
         prepare_s: Seconds of writing a format of its own; None without one.
         prepare_bytes: Of that format.
         stopped: It was so slow that epochs were stopped: the rates are of what it had delivered.
+        held: Part of the events that it keeps inflated from epoch to epoch, because the set is small.
         mixing: Fields of :class:`~hepfeed.bench.feeds.mixing.Mixing`; None without a verified epoch.
     """
 
@@ -61,4 +62,5 @@ class Row:
     prepare_s: float | None = None
     prepare_bytes: int | None = None
     stopped: bool = False
+    held: float = 0.0
     mixing: dict[str, Any] | None = None

@@ -81,6 +81,10 @@ class Side(ABC):
             return "it reads files, and this input is of formats that are written once"
         return None
 
+    def held(self, events: EventSet) -> float:
+        """Return the part of the events that it has inflated in the first epoch and keeps for the later ones."""
+        return 0.0
+
     def prepare(self, events: EventSet, folder: Path) -> None:  # noqa: B027  most sides need nothing
         """Write its own format, where it has one, into an empty folder; in a process of its own."""
 

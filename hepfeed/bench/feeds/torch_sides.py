@@ -205,6 +205,10 @@ class TorchMap(Side):
         )
         return _Feed(loader)
 
+    def held(self, events: EventSet) -> float:
+        """Return the part of the events that lies in the chunk caches of files that stay open."""
+        return events.in_chunk_caches(_CHUNK_CACHE["rdcc_nbytes"])
+
     def _reading(self, events: EventSet) -> tuple[Any, Any]:
         """Return the dataset and its collate function; None for torch's own."""
         return _ByEvent(events), _Collate(events.jagged) if events.jagged else None
