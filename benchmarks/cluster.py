@@ -10,6 +10,7 @@ on this machine, page cache warm and cold, and compares with what the model make
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -163,8 +164,9 @@ def main() -> None:
 def _check(options: argparse.Namespace) -> None:
     for name in OPTIONS:
         value = getattr(options, name.replace("-", "_"))
-        if value is not None and (value < 0 or (value == 0 and not name.endswith(("-us", "latency-ms", "-gb")))):
-            raise SpecError(f"--{name} must be above 0, not {value:g}")
+        least = 0 if name.endswith(("-us", "latency-ms", "-gb")) else math.ulp(0)
+        if value is not None and not least <= value < math.inf:
+            raise SpecError(f"--{name} must be {'0 or more' if not least else 'above 0'} and finite, not {value:g}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -28,6 +29,9 @@ from hepfeed.errors import ResourceError, SpecError
 from hepfeed.progress import Progress, progress_bars
 
 PROBE = Path(__file__).with_name("scale_probe.py")
+FULL = ("100000,1000000,10000000", "100,2000,20000", 10.0)
+QUICK = ("10000,100000", "20,200", 1.0)
+"""Events, files and seconds."""
 STARTS = 3
 """With the index; the median counts."""
 _FILE_BYTES = 12_000  # of HDF5's own, at least
@@ -58,7 +62,7 @@ class Row:
         reader_bytes: Of the largest reader.
         first_rate: Events/s of the first epoch.
         rates: Events/s of each epoch from the second on.
-        bottleneck: As the loader reports it.
+        bottleneck: As the loader reports it, of the epochs from the second on.
     """
 
     events: int
@@ -116,20 +120,27 @@ def measure(events: int, files: int, options: argparse.Namespace, progress: Prog
 def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", default="100000,1000000,10000000", help="numbers of events, by commas")
-    parser.add_argument("--files", default="100,2000,20000", help="numbers of files, by commas")
+    parser.add_argument("--events", help=f"numbers of events, by commas (default: {FULL[0]})")
+    parser.add_argument("--files", help=f"numbers of files, by commas (default: {FULL[1]})")
     parser.add_argument("--readers", type=int, default=2)
     parser.add_argument("--batch-size", type=int, default=1024)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of epochs that are timed, at least")
-    parser.add_argument("--quick", action="store_true", help="10,000 and 100,000 events, 20 and 200 files, 1 second")
+    parser.add_argument("--seconds", type=float, help=f"of epochs that are timed, at least (default: {FULL[2]:g})")
+    parser.add_argument(
+        "--quick", action="store_true", help=f"other defaults: {QUICK[0]} events, {QUICK[1]} files, {QUICK[2]:g} s"
+    )
     parser.add_argument("--directory", help="where sets are written; by default where temporary files are")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw them: .png, .svg or .pdf")
     parser.add_argument("--style", choices=[style.value for style in PlotStyle], default="default")
     options = parser.parse_args()
-    if options.quick:
-        options.events, options.files, options.seconds = "10000,100000", "20,200", 1.0
+    for name, default in zip(("events", "files", "seconds"), QUICK if options.quick else FULL):
+        if getattr(options, name) is None:
+            setattr(options, name, default)
     try:
+        if not (options.readers >= 0 and options.batch_size > 0 and 0 < options.seconds < math.inf):
+            raise SpecError("--readers must be 0 or more, --batch-size 1 or more, and --seconds above 0 and finite")
+        if options.directory and not Path(options.directory).is_dir():
+            raise SpecError(f"--directory must be a directory that is there, not {options.directory!r}")
         events, files = sorted(numbers_of("events", options.events)), sorted(numbers_of("files", options.files))
         if events[0] < files[0] or events[-1] < files[-1]:
             raise SpecError("each file needs an event: give more --events, or fewer --files")

@@ -64,11 +64,13 @@ def feed(folder: Path, readers: int, batch_size: int, seconds: float) -> dict[st
             took = time.perf_counter() - begun - looking
             assert (count, total, squares) == _expected(n), f"epoch {epoch} is not every event once"
             rates.append(n / took)
+            if not epoch:
+                introduced = loader.stats()
             spent += took if epoch else 0.0
             if spent > seconds and len(rates) > 3:
                 break
         reader = max((_private(child) for child in me.children()), default=0)
-        stats = loader.stats()
+        stats = loader.stats().since(introduced)
     return {
         "opened_bytes": opened - before,
         "most_bytes": most - before,

@@ -22,6 +22,7 @@ _RESTART_S = 1.0  # what a reader that died costs: its start, and its work done 
 _SLOW_FILES = 500e6  # bytes/s of a busy reader: below that it waits for a disk or a network, and not for a processor
 _CACHES = ("on", "filling", "unwritten")  # states of a cache that there is to be
 _IDLE = 0.5  # readers that are busy for less of their time could be fewer
+_SILENT = 0.25  # part of the consumer's wait; a busiest reader that tells of less work hangs, or has not told yet
 
 
 def diagnose(stats: Mapping[str, Any]) -> tuple[str, str]:
@@ -68,8 +69,12 @@ class _Case:
         """Part of their time that readers spend in each stage; of those that are at least half as busy as any."""
         time = max(self.seconds, 1e-9)
         parts = [[spent / time for spent in row] for row in self.stats["by_reader"]]
-        most = max(map(sum, parts), default=0.0)
-        return [row for row in parts if sum(row) >= most / 2 and sum(row) > 0]
+        return [row for row in parts if sum(row) >= self.busiest / 2 and sum(row) > 0]
+
+    @cached_property
+    def busiest(self) -> float:
+        """Part of its time that the busiest reader tells of."""
+        return max(map(sum, self.stats["by_reader"]), default=0.0) / max(self.seconds, 1e-9)
 
     @cached_property
     def share(self) -> float:
@@ -111,12 +116,17 @@ def _say_nothing(case: _Case) -> str:
 
 
 def _say_stall(case: _Case) -> str:
+    if case.stats["batches"] or case.stats["busy"]:
+        return (
+            f"stalled: the loop waited for {case.wait:.1f} s, and in no reader more than {_percent(case.busiest)} of"
+            " the time went to work that is done"
+        )
     return f"stalled: nothing came from {case.readers} readers for {case.wait:.1f} s"
 
 
 def _say_consumer(case: _Case) -> str:
     if not case.readers:
-        fed = case.stats["busy"] + case.transfer
+        fed = case.stats["busy"] + case.transfer + case.waits
         return f"consumer-bound: the loop itself takes {_percent(case.own)} of the time, and the feed {_percent(fed)}"
     return (
         f"consumer-bound: the loop waits {100 * case.waits:.1f} % of its time for batches, and {case.readers} readers"
@@ -129,7 +139,7 @@ def _say_transfer(case: _Case) -> str:
 
 
 def _say_start(case: _Case) -> str:
-    return f"start-bound: {_percent(case.stats['starting'] / case.wait)} of the wait was for readers that start"
+    return f"start-bound: {_percent(case.stats['starting'] / case.wait)} of the wait was for readers and their memory"
 
 
 def _say_restarts(case: _Case) -> str:
@@ -161,6 +171,12 @@ def _cache(case: _Case) -> str | None:
         return "let this epoch write the cache, from which the next ones come"
     if case.setting["cache"] == "unwritten":
         return "let the cache be written: another process does, or the log says why not"
+    if case.setting["cache"] == "on" and case.stats["cache_misses"]:
+        missed = case.stats["cache_misses"] / (case.stats["cache_hits"] + case.stats["cache_misses"])
+        return (
+            f"look at later epochs alone (stats().since(earlier)): {_percent(missed)} of the events were not in the"
+            " cache yet"
+        )
     return "build a cache (cache='auto')" if case.setting["cache"] == "off" else None
 
 
@@ -206,6 +222,13 @@ def _delivery(case: _Case) -> str:
     return "make fewer, larger batches (batch_size=)"
 
 
+def _let_go(case: _Case) -> str | None:
+    copies, batches = case.stats["copies"], case.stats["batches"]
+    if 2 * copies < batches or not copies:
+        return None
+    return f"let go of earlier batches: {copies:,} of {batches:,} were copied because the loop keeps them"
+
+
 def _fewer(case: _Case) -> str:
     least = max(1, math.ceil(case.readers * case.stats["busy"] * 1.25))
     if case.readers and least < case.readers and case.stats["busy"] < _IDLE:
@@ -216,7 +239,7 @@ def _fewer(case: _Case) -> str:
 
 
 def _persistent(case: _Case) -> str:
-    if not case.setting["persistent"]:
+    if case.readers and not case.setting["persistent"]:
         return "keep the readers from epoch to epoch (persistent_workers=True)"
     return "it happens once, and matters less the longer the training"
 
@@ -252,8 +275,15 @@ _REMEDIES: dict[str, tuple[Callable[[_Case], str | None], ...]] = {
 
 
 def _stalls(case: _Case) -> bool:
-    """Whether the consumer waits, and readers have reported nothing: they do only once they are done."""
-    return not (case.stats["batches"] or case.stats["busy"]) and case.waits > _IDLE
+    """Whether the consumer waits, and readers report next to nothing: they do only once they are done."""
+    slow_batch = case.stats["batches"] and case.stats["no_room"] > case.wait / 2
+    return case.waits > _IDLE and case.busiest < _SILENT * case.waits and not slow_batch
+
+
+def _starts(case: _Case) -> bool:
+    return float(case.stats["starting"]) > max(
+        case.wait / 2, 0.0 if case.readers else case.stats["busy"] * case.seconds
+    )
 
 
 def _starving(case: _Case) -> bool:
@@ -266,11 +296,11 @@ _RULES = (
         "transfer",
         lambda case: case.transfer > max(_WAITING, case.own, case.waits, 0.0 if case.readers else case.stats["busy"]),
         _say_transfer,
-        (_delivery,),
+        (_let_go, _delivery),
     ),
     _Rule("consumer", lambda case: not _starving(case), _say_consumer, (_fewer,)),
     _Rule("restarts", lambda case: case.stats["restarts"] * _RESTART_S > case.wait / 2, _say_restarts, (_find_deaths,)),
-    _Rule("start", lambda case: case.stats["starting"] > case.wait / 2, _say_start, (_persistent,)),
+    _Rule("start", _starts, _say_start, (_persistent,)),
     _Rule("stall", _stalls, _say_stall, (_find_stall,)),
     _Rule("ring", lambda case: case.stats["no_room"] > case.wait / 2, _say_ring, (_ahead,)),
     _Rule("stage", lambda case: True, _say_stage),

@@ -30,7 +30,7 @@ _COUNTERS = {
     "bytes_inflated": ("inflated_bytes", "Bytes after decoding."),
     "bytes_sent": ("sent_bytes", "Bytes copied to a device."),
     "seconds": ("epoch_seconds", "Time in which epochs ran."),
-    "starting": ("start_seconds", "Time that the loop waited for the first reader."),
+    "starting": ("start_seconds", "Time that the loop waited for the first reader and for memory."),
     "no_room": ("no_room_seconds", "Time that the loop waited while readers had no slot to fill."),
 }
 """Key of the figures -> name, without ``hepfeed_`` and ``_total``, and help."""

@@ -140,17 +140,21 @@ class ReaderPool:
 
     # ---- work ------------------------------------------------------------------------------------------------------
 
-    def dispatch(self) -> None:
-        """Plan, and hand tasks to readers, as far as there is room."""
+    def dispatch(self, widens: bool = True) -> None:
+        """Plan, and hand tasks to readers, as far as there is room.
+
+        Args:
+            widens: Streams that begin may plan one batch more than before.
+        """
         self.ring.reclaim()
         for stream in self._streams.values():
-            self._queue.extend(stream.plan())
+            self._queue.extend(stream.plan(widens))
         if self._local is None:
             self._assign()
 
     def pump(self, wait_s: float) -> None:
         """Dispatch, and take in what has arrived; waits at most ``wait_s`` for a reply."""
-        self.dispatch()
+        self.dispatch(widens=wait_s > 0)
         if self._local is not None:
             self._work_here(self._local)
             return

@@ -16,6 +16,7 @@ import logging
 import mmap
 import os
 import tempfile
+import time
 import weakref
 from collections import deque
 from typing import Any, Protocol
@@ -133,11 +134,13 @@ class Ring:
     Attributes:
         descriptor: Of the shared file, for readers.
         leased: Slots that are with the consumer.
+        made_s: Seconds that it took to get memory for slots, so far.
     """
 
     def __init__(self) -> None:
         self.descriptor = _shared_file()
         self.leased = 0
+        self.made_s = 0.0
         self.view = RingView(self.descriptor)
         self._free: list[int] = []
         self._count = 0
@@ -218,7 +221,9 @@ class Ring:
         """Make a slot hold ``size`` bytes; pages that are unmapped as it grows must not be locked."""
         if slot in self._pinned and self._pinned[slot][1] < size:
             self._unpin(slot)
+        begun = time.perf_counter()
         self.view.ensure(slot, size)
+        self.made_s += time.perf_counter() - begun
 
     def _unpin(self, slot: int) -> None:
         address, _, locks = self._pinned.pop(slot)

@@ -37,10 +37,10 @@ class FeedStats(dict[str, Any]):
 
     Keys:
         read, inflate, scatter, transform: Seconds of all readers together; ``transform`` is the pipeline.
-        wait: Seconds that the consumer waited for a batch.
+        wait: Seconds that the consumer waited for a batch; without readers, for the memory of the slots only.
         transfer: Seconds of the consumer's process for dispatch, views, ``outputs`` and ``delivery_fn``, and to begin
             the copies to a device; the copies themselves run beside.
-        starting: Seconds of ``wait`` until the first reader was there.
+        starting: Seconds of ``wait`` until the first reader was there, and slots had their memory.
         no_room: Seconds of ``wait`` in which a reader had nothing to do because all slots ahead were taken.
         readers: Number of readers (0: in the consumer's process).
         seconds: From the first request of an epoch to the last batch, over all epochs.
@@ -272,6 +272,11 @@ class StageClock:
         elif no_room:
             self.waits["no_room"] += seconds
         return seconds
+
+    def add_start(self, seconds: float) -> None:
+        """Add what the memory of slots took: a wait before the feed runs."""
+        self.stages["wait"] += seconds
+        self.waits["starting"] += seconds
 
     # ---- what is reported ------------------------------------------------------------------------------------------
 

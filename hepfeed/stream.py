@@ -65,7 +65,7 @@ class Pool(Protocol):
         """Forget a stream."""
         ...
 
-    def dispatch(self) -> None:
+    def dispatch(self, widens: bool = True) -> None:
         """Plan, and hand tasks to readers."""
         ...
 
@@ -239,18 +239,23 @@ class Stream:
         return self.cache is not None and self.cache.fills
 
     def widen(self, in_flight: int) -> None:
-        """Allow more slots to be filled ahead of the consumer; batches from the cache one more at each :meth:`plan`.
+        """Allow more slots to be filled ahead of the consumer; batches from the cache one more for each delivered one.
 
         To plan a window takes no longer the more batches it has, but batches of their own do.
         """
         self._most_in_flight = in_flight
 
-    def plan(self) -> list[Task]:
-        """Turn windows and batches into tasks, as far as there is room for them."""
+    def plan(self, widens: bool = True) -> list[Task]:
+        """Turn windows and batches into tasks, as far as there is room for them.
+
+        Args:
+            widens: There may be room for more than before, see :meth:`widen`.
+        """
         tasks: list[Task] = []
         self._is_full = False
-        step = 1 if isinstance(self._peek(), BatchSpec) else self._most_in_flight
-        self._in_flight = min(self._in_flight + step, self._most_in_flight)
+        if widens:
+            step = 1 if isinstance(self._peek(), BatchSpec) else self._most_in_flight
+            self._in_flight = min(self._in_flight + step, self._most_in_flight)
         while (work := self._peek()) is not None:
             room = self._in_flight - len(self.batches)
             if self.batches and room < (len(work.batches) if isinstance(work, Window) else 1):
@@ -389,7 +394,7 @@ class Stream:
                 ``timeout_s``, again and again.
         """
         begun = self.clock.begin()
-        waited, worked = 0.0, self._pool.worked_s
+        waited, worked, made = 0.0, self._pool.worked_s, self._pool.ring.made_s
         while True:
             if not (self.batches and self.batches[0].group and self.batches[0].ready):  # they come several at a time
                 self._pool.pump(0.0)
@@ -399,7 +404,9 @@ class Stream:
                 continue
             if self.batches[0].ready:
                 break
+            before = self._pool.ring.made_s
             waited += self._wait(timeout_s)
+            made += self._pool.ring.made_s - before  # which is part of that wait
         batch = self.batches.popleft()
         if self.cache is not None:
             self.clock.counts["cache_hits"] += batch.hits
@@ -407,7 +414,9 @@ class Stream:
         delivery = batch.delivery or self._deliver(batch)
         with nvtx_range("dispatch"):
             self._pool.dispatch()
-        not_here = waited + self._pool.worked_s - worked
+        made = self._pool.ring.made_s - made
+        self.clock.add_start(made)
+        not_here = waited + made + self._pool.worked_s - worked
         self.clock.stages["transfer"] += max(0.0, self.clock.since(begun) - not_here)
         return delivery
 

@@ -196,8 +196,8 @@ def test_the_disk_is_measured_or_said_to_be_unknown(tmp_path):
 # ---- what is said
 
 
-def choices(step_s=None, cores=2):
-    found = Choices(Host(cores), 1, 100, 1000, step_s)
+def choices(step_s=None, cores=2, readers=1):
+    found = Choices(Host(cores), readers, 100, 1000, step_s)
     found.today(SLOW)
     return found
 
@@ -231,7 +231,15 @@ def test_a_feed_that_is_too_slow_is_said_to_starve_the_device(tmp_path):
 
 
 def test_a_feed_that_is_fast_enough_keeps_the_device_busy():
-    assert "and is kept busy: it waits 1 ms for a batch, 0.5% of the time." in sentences(choices(step_s=0.2).found)[1]
+    said = sentences(choices(step_s=0.2).found)  # 100 events take 1 ms of the consumer
+    assert "and is kept busy: it waits 0 ms for a batch, 0.0% of the time." in said[1]
+    assert not any("waits for the end of each step" in sentence for sentence in said)
+
+
+def test_what_a_loop_adds_that_waits_for_each_step_is_said():
+    said = sentences(choices(step_s=0.01, readers=32, cores=64).found)
+    assert "and is kept busy: it waits 0 ms for a batch, 0.0% of the time." in said[1]
+    assert "waits for the end of each step, to look at its loss for instance, adds the 1 ms" in said[2]
 
 
 def test_where_nothing_helps_that_is_said():
@@ -273,6 +281,18 @@ def test_what_can_not_be_written_again_is_noted_and_broken_files_are_left_out(tm
     assert advice.events == 30
     assert {choice.kind for choice in advice.choices} <= {"today", "readers", "shuffle"}
     assert any(note.startswith("Neither other files nor a cache are predicted: key 'x'") for note in advice.notes)
+    assert any(
+        "The start of an epoch is not predicted, and counts where one has so few batches (4)" in it
+        for it in advice.notes
+    )
+
+
+def test_memory_for_the_slots_of_few_large_events_is_not_counted(tmp_path):
+    write(tmp_path / "a.h5", events=2, image=(512, 1024))
+    dataset = EventDataset(SampleSpec([[str(tmp_path / "a.h5"), ["ECAL"], "a"]]))
+    with Meter(1, batch_size=64) as meter:  # a slot has 134 MB, of which a batch takes 4
+        cost = meter.sources(dataset, seconds=1e-9)  # of the first window, for which slots are made
+        assert 2 * cost.consumer < meter._pool.ring.made_s / 4
 
 
 @pytest.mark.parametrize(
@@ -282,8 +302,10 @@ def test_what_can_not_be_written_again_is_noted_and_broken_files_are_left_out(tm
         ({"step_s": -1.0}, "the time of a step must be above 0"),
         ({"batch_size": 0}, "batch_size must be above 0"),
         ({"readers": -1}, "the number of readers must be above -1"),
+        ({"seconds": float("inf")}, "seconds must be above 0 and finite, not inf"),
+        ({"step_s": float("nan")}, "the time of a step must be above 0, not nan"),
     ],
-    ids=["seconds", "step", "batch", "readers"],
+    ids=["seconds", "step", "batch", "readers", "endless", "no number"],
 )
 def test_options_out_of_their_range_are_errors(images, options, message):
     with pytest.raises(SpecError, match=message):

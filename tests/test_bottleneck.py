@@ -98,8 +98,8 @@ INFLATING = [[0.1, 9.7, 0.1, 0.0], [0.1, 9.7, 0.1, 0.0]]
         (
             figures(by_reader=[[0, 2.0, 0, 0]], wait=6.0, starting=4.5),
             "start",
-            "start-bound: 75 % of the wait was for readers that start; keep the readers from epoch to epoch"
-            " (persistent_workers=True)",
+            "start-bound: 75 % of the wait was for readers and their memory; keep the readers from epoch to"
+            " epoch (persistent_workers=True)",
         ),
         (
             figures(by_reader=[[0, 2.0, 0, 0]], wait=6.0, restarts=5),
@@ -118,6 +118,43 @@ INFLATING = [[0.1, 9.7, 0.1, 0.0], [0.1, 9.7, 0.1, 0.0]]
             "stall",
             "stalled: nothing came from 2 readers for 10.0 s; look at the file system and at functions of yours;"
             " timeout= replaces readers that hang",
+        ),
+        (
+            figures(by_reader=[[0, 0.3, 0, 0]] * 2, wait=9.0),
+            "stall",
+            "stalled: the loop waited for 9.0 s, and in no reader more than 3 % of the time went to work that is done;"
+            " look at the file system and at functions of yours; timeout= replaces readers that hang",
+        ),
+        (
+            figures(by_reader=[[0, 0.3, 0, 0]] * 2, wait=1.0, transfer=8.0, copies=48),
+            "transfer",
+            "transfer-bound: this process is 80 % busy handing batches over; let go of earlier batches: 48 of 50 were"
+            " copied because the loop keeps them, or make fewer, larger batches (batch_size=)",
+        ),
+        (
+            figures(
+                by_reader=INFLATING,
+                wait=9.0,
+                cache_hits=1500,
+                cache_misses=500,
+                setting={"cache": "on", "processors": 2},
+            ),
+            "inflate",
+            "inflate-bound: 2 of 2 readers 97 % busy in inflate; look at later epochs alone (stats().since(earlier)):"
+            " 25 % of the events were not in the cache yet, or use more processors: the 2 that this process may use are"
+            " busy",
+        ),
+        (
+            figures(by_reader=[[0, 2.0, 0, 0]], readers=0, wait=6.0, starting=6.0),
+            "start",
+            "start-bound: 100 % of the wait was for readers and their memory; it happens once, and matters less the"
+            " longer the training",
+        ),
+        (
+            figures(by_reader=[[0, 6.0, 0, 0]], readers=0, wait=2.0, starting=2.0, setting={"cache": "none"}),
+            "inflate",
+            "inflate-bound: this process, which reads itself, is 60 % busy in inflate; read in the background"
+            " (num_workers=2), or store the files with less compression",
         ),
         (figures(seconds=0.0, events=0, batches=0), "none", "no batch was asked for"),
     ],

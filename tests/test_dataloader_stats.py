@@ -289,6 +289,14 @@ def test_the_wait_for_readers_that_start_is_named(small):
     assert "persistent_workers=True" in stats["advice"]
 
 
+def test_memory_for_slots_is_a_wait_at_the_start(small):
+    with hf.DataLoader(small, 8) as loader:
+        assert loader.stats()["starting"] == 0
+        list(loader)
+        stats = loader.stats()
+    assert 0 < stats["starting"] == stats["wait"] < stats["seconds"]
+
+
 @pytest.mark.parametrize("events", [True, False])
 def test_what_passes_between_two_loops_is_not_counted(small, events):
     with hf.DataLoader(small if events else Slow(), 4, num_workers=1, persistent_workers=True) as loader:

@@ -293,10 +293,12 @@ def test_several_processes_are_listed(place):
 
 
 def test_a_process_without_a_feed_is_an_error_that_says_which_have_one(place):
-    with pytest.raises(SpecError, match="process 1 feeds no events, and no other of yours"):
+    with pytest.raises(SpecError, match="process 1 is not known to feed events, and no other of yours"):
         top(1)
     write_snapshot(snapshot())
-    with pytest.raises(SpecError, match=f"process 1 feeds no events, but {os.getpid()} "):
+    with pytest.raises(SpecError, match=f"there is no process {2**22 + 1}; those that feed are {os.getpid()}"):
+        top(2**22 + 1)  # more than the system gives
+    with pytest.raises(SpecError, match=f"process 1 is not known to feed events, but {os.getpid()} "):
         top(1)
 
 
@@ -309,7 +311,7 @@ def test_a_process_is_followed_to_its_end(place, start_script):
     process = start_script(RUNNING.format(main="run('second', 1.5)"))
     wait_for(lambda: place.exists() and read_snapshots())
     shown = top("--interval", "0.2")
-    assert f"process {process.pid} has ended" in shown
+    assert shown.endswith(f"process {process.pid} has ended\n")
     assert "second" in shown
     assert process.wait(DEADLINE_S) == 0
 
@@ -366,6 +368,34 @@ def test_each_picture_is_of_the_time_since_the_one_before():
         assert view(look, train=clock.report()) == "train  idle  ▃█▁  1,400 events in 14 batches\n"
     other = StageClock()
     assert view(look, train=other.report()).startswith("train  idle")
+
+
+@pytest.mark.parametrize(("width", "bars", "says_who"), [(80, True, True), (52, True, False), (34, False, False)])
+def test_a_narrow_terminal_shows_all_figures_and_shorter_bars(width, bars, says_who):
+    clock, now, running = StageClock(lambda: now[0]), [0.0], Running()
+    clock.readers = 2
+    clock.start(running)
+    clock.add_transform(3.0, reader=1)
+    now[0] = 10.0
+    clock.begin()
+    console = Console(width=width)
+    with console.capture() as captured:
+        console.print(clock.report())
+    shown = captured.get()
+    for said in (
+        "read ",
+        "inflate ",
+        "scatter ",
+        "transform ",
+        "waiting ",
+        "wait ",
+        "transfer ",
+        "3.000",
+        "15 %",
+        "1 of 7",
+    ):
+        assert said in shown
+    assert ("█" in shown, "this process" in shown) == (bars, says_who)
 
 
 class Running:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import shlex
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -34,6 +36,7 @@ _LARGEST_EXCERPT_BYTES = 96 << 20
 _EXCERPT_CLASSES = 4
 _MOST_READERS = 16  # that are started to see what cores cost one another
 _SPARSE = 0.05
+_FEW_BATCHES = 20  # of an epoch whose start is no small part of it
 _TODAY, _CORES, _DISK, _FORMS, _CACHES = 0.25, 0.15, 0.1, 0.35, 0.15
 """Parts of the time for measuring."""
 
@@ -91,6 +94,9 @@ def advise(
         filler = meter.filler(dataset)
         choices = Choices(host, options["num_workers"], size, filler.events(0), step_s)
         choices.today(today)
+        if choices.events < _FEW_BATCHES * size:
+            count = -(-choices.events // size)
+            notes.append(f"The start of an epoch is not predicted, and counts where one has so few batches ({count}).")
         if filler.order == "window":
             choices.shuffled(today, max(source.block for source in dataset.index.sources))
         try:
@@ -120,8 +126,8 @@ def advise(
 
 
 def _above(what: str, value: float, bound: float) -> None:
-    if not value > bound:
-        raise SpecError(f"{what} must be above {bound}, not {value}")
+    if not bound < value < math.inf:
+        raise SpecError(f"{what} must be above {bound}{' and finite' * (value == math.inf)}, not {value}")
 
 
 class _Told:
@@ -195,9 +201,9 @@ def _try_caches(
 ) -> None:
     """Add a cache, and one of sparse images where there are such."""
     memory = available_memory()
-    build = f"hepfeed cache build {name} -o caches/"
+    build = f'hepfeed cache build {shlex.quote(name)} -o caches/, then train with cache="caches/"'
     try:
-        choices.cache(trial.cache(dataset.pipeline, seconds / 2), memory, f'{build} and cache="caches/"')
+        choices.cache(trial.cache(dataset.pipeline, seconds / 2), memory, build)
         tell()
         keys = list(_sparse_keys(dataset, excerpt))
         if keys and len(dataset.pipeline):

@@ -79,10 +79,10 @@ class Meter:
         Where one window takes longer than ``seconds``, it is what counts.  Chunks that the last window leaves
         unfinished are counted for the events that it took of them.
         """
-        begun = time.monotonic()
+        begun = time.monotonic() - self._pool.ring.made_s
         filler = self.filler(dataset)
         cost = self._windows(dataset, _Windows(filler, 0.0))
-        if time.monotonic() - begun > seconds:
+        if time.monotonic() - self._pool.ring.made_s - begun > seconds:
             return cost
         # As many windows as are under way at a time, so that all slots are there.
         self._windows(dataset, _Windows(filler, 0.0, least=2))
@@ -136,7 +136,7 @@ class Meter:
             form = replace(form, cache=feed.identity, part_bytes=PART_BYTES)
         collator = Collator(dataset.files, dataset.spec.n_classes)
         readers = self._pool.pids
-        before, begun = _processor_s(readers), time.thread_time()
+        before, begun, made = _processor_s(readers), time.thread_time(), self._pool.ring.made_s
         stream = Stream(
             self._pool,
             work,
@@ -161,7 +161,8 @@ class Meter:
                 spent.end_s = time.perf_counter() - flushed
         finally:
             stream.close()
-        spent.consumer_s = time.thread_time() - begun
+        # Slots get their memory once in a training, and batches of few events have slots as large as the others.
+        spent.consumer_s = max(0.0, time.thread_time() - begun - (self._pool.ring.made_s - made))
         spent.reader_s = _processor_s(readers) - before
         return spent, clock
 

@@ -27,7 +27,7 @@ def top(
         int | None, typer.Argument(metavar="[PID]", help="Process that feeds; default: the only one.")
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Print one picture, since the start of the loaders.")] = False,
-    interval: Annotated[float, typer.Option(min=0.1, metavar="S", help="Seconds between pictures.")] = 1.0,
+    interval: Annotated[float, typer.Option(min=0.1, max=3600, metavar="S", help="Seconds between pictures.")] = 1.0,
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON, and end.")] = False,
     prometheus: Annotated[bool, typer.Option("--prometheus", help="Print them as Prometheus text, and end.")] = False,
     listen: Annotated[
@@ -83,16 +83,20 @@ def _chosen(found: list[Snapshot], pid: int | None) -> list[Snapshot]:
     """Return the process of a number, or all.
 
     Raises:
-        SpecError: It does not feed events.
+        SpecError: There is none of that number, or it does not feed events.
     """
     from hepfeed.errors import SpecError
 
     chosen = [snapshot for snapshot in found if pid in (None, snapshot.pid)]
     if pid is not None and not chosen:
+        import psutil
+
         those = ", ".join(str(snapshot.pid) for snapshot in found)
+        if not psutil.pid_exists(pid):
+            raise SpecError(f"there is no process {pid}{f'; those that feed are {those}' if found else ''}")
         raise SpecError(
-            f"process {pid} feeds no events{f', but {those}' if found else ', and no other of yours'}"
-            " (a feed is seen half a second after its first request, where HEPFEED_TOP is not 0)"
+            f"process {pid} is not known to feed events{f', but {those}' if found else ', and no other of yours'}"
+            " (a feed is seen half a second after its first request, by its own user, where HEPFEED_TOP is not 0)"
         )
     return chosen
 
@@ -132,12 +136,13 @@ def _follow(console: Any, first: Snapshot, interval: float) -> None:
     from hepfeed.usage import Usage
 
     view, usage = FeedView(), Usage(first.pid)
-    with contextlib.suppress(KeyboardInterrupt), Live(console=console, auto_refresh=False) as live:
-        present = first
-        while first.is_alive:
-            present = next((each for each in read_snapshots() if each.pid == first.pid), present)
-            live.update(view.look(present.loaders, usage.look(present)), refresh=True)
-            time.sleep(interval)
+    with contextlib.suppress(KeyboardInterrupt):
+        with Live(console=console, auto_refresh=False) as live:
+            present = first
+            while first.is_alive:
+                present = next((each for each in read_snapshots() if each.pid == first.pid), present)
+                live.update(view.look(present.loaders, usage.look(present)), refresh=True)
+                time.sleep(interval)
         console.print(f"process {first.pid} has ended")
 
 
