@@ -15,7 +15,7 @@ The first batches of both sides are compared with h5py; the cache is full and in
 50 at least, go before those that are measured.  The wait should be below 1 % of the step wherever the floor is 1.2
 times the demand or more.
 
-    python benchmarks/bench_gpu.py            # about 7 minutes
+    python benchmarks/bench_gpu.py            # about 8 minutes
     python benchmarks/bench_gpu.py --quick    # a smaller set, one round, about 2 minutes
 """
 
@@ -138,10 +138,10 @@ def main() -> None:
     """Run it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of each loop of hepfeed")
-    parser.add_argument("--torch-seconds", type=float, default=3.0, help="of each loop of torch's DataLoader")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each loop of hepfeed")
+    parser.add_argument("--torch-seconds", type=float, default=1.0, help="of each loop of torch's DataLoader")
     parser.add_argument("--workers", type=int, help="of both sides; default: one a core")
-    parser.add_argument("--files", type=int, default=4, help="of each of the four classes")
+    parser.add_argument("--files", type=int, default=16, help="of each of the four classes")
     parser.add_argument("--events", type=int, default=1000, help="of each file")
     parser.add_argument("--storage", choices=STORAGE, default="1", help="of the files, which only torch reads")
     parser.add_argument("--bus-gb-s", type=float, default=12.0)

@@ -252,18 +252,25 @@ class FeedIterator:
         return max(2 * filler.window_batches_in(epoch) if filler is not None else 2, ahead)
 
     def _look_ahead(self) -> None:
-        """Let readers that have nothing left to do in this epoch begin the next one: a window of it or some batches."""
+        """Let readers begin the next epoch once all of this one is under way, in the room that its batches leave.
+
+        So both epochs together take no more memory than one of them otherwise.
+        """
         loader, epoch, ranks = self._loader, self.position.epoch + 1, self.position.ranks
-        if self._replays or self._owns_pool or not self._pool.num_readers or loader._ahead is not None:
+        if self._replays or self._owns_pool or not self._pool.num_readers:
             return
         if self._sampled is not None or not loader._foresees(epoch, ranks) or not self._stream.planned:
             return
         if self._stream.fills_cache:  # whether the next epoch comes from the cache is known once this one is over
             return
         cached = loader._from_cache()
-        room = self._ahead_of_consumer(epoch, cached) // 2
-        if len(self._stream.batches) + room > self._ahead_of_consumer(self.position.epoch, cached):
-            return  # both together take no more memory than one of them otherwise
+        most = self._ahead_of_consumer(epoch, cached)
+        room = most - len(self._stream.batches)
+        if loader._ahead is not None:
+            loader._ahead.stream.widen(room)
+            return
+        if room < (1 if cached else most // 2):  # for a batch, or a window
+            return
         full = loader._is_full(epoch, ranks)
         filler = loader._filler(full, ranks)
         stream = self._open(self._work(filler, epoch, 0, cached), 0, cached)
