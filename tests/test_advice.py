@@ -1,6 +1,8 @@
 """Predicting the speed of specifications: excerpts, forms, measurements, and ``hepfeed check --advice``."""
 
 import json
+import os
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -122,6 +124,17 @@ def test_an_excerpt_keeps_jagged_and_compound_events(tmp_path):
     for ours, theirs in zip(written, events_of(spec)[:3], strict=True):
         assert all(np.array_equal(ours[name], theirs[name]) for name in theirs)
     assert written[0]["hits.q"].tolist() == [4, 5]
+
+
+@pytest.mark.parametrize(("linked", "own_bytes"), [(True, 1), (False, 3)])
+def test_copies_of_an_excerpt_share_their_bytes_only_where_that_is_wanted(images, tmp_path, linked, own_bytes):
+    excerpt = Excerpt(EventIndex(SampleSpec.load(images)), 5)
+    written = excerpt.write(tmp_path / "excerpt", CONTIGUOUS, copies=3, linked=linked)
+    paths = [path for sample in written.samples for path in sample.files]
+    assert len(paths) == len(set(paths)) == 3 * len(written.samples)
+    assert len({os.stat(path).st_ino for path in paths}) == own_bytes * len(written.samples)
+    for sample in written.samples:
+        assert len({Path(path).read_bytes() for path in sample.files}) == 1
 
 
 def test_an_excerpt_has_the_events_that_the_filter_keeps(images, tmp_path):

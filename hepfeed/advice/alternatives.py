@@ -22,6 +22,7 @@ __all__ = ["CacheCost", "Trial"]
 
 _PLAIN = FORMS[0]
 _MOST_COPIES = 64
+_PAST_CACHES = 512 << 20
 _FILLINGS = 2  # the first one opens the files and finds out how to inflate
 
 
@@ -71,7 +72,7 @@ class Trial:
 
         Steps, hand-over and consumer cost what they cost today.
         """
-        with self._written(form) as spec:
+        with self._written(form, copies=self._past_caches(form), linked=False) as spec:
             dataset = EventDataset(spec, index=self._store)
             tried = self._meter.sources(dataset, seconds)
             infos = [info for source in dataset.index.sources for info in source.info.datasets.values()]
@@ -100,12 +101,24 @@ class Trial:
         return CacheCost(replace(filled, **reading), later, held * size, end_s)
 
     @contextmanager
-    def _written(self, form: Form, steps: Pipeline | None = None, copies: int = 1) -> Iterator[SampleSpec]:
+    def _written(
+        self, form: Form, steps: Pipeline | None = None, copies: int = 1, linked: bool = True
+    ) -> Iterator[SampleSpec]:
         folder = self._folder / str(next(self._numbers))  # readers know files by their paths
         try:
-            yield self._excerpt.write(folder, form, steps, copies)
+            yield self._excerpt.write(folder, form, steps, copies, linked)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _past_caches(self, form: Form) -> int:
+        """Return how many copies of files it takes that processors read them from memory, if all events do not fit.
+
+        That matters where nothing is inflated, which takes longer.
+        """
+        if form.codec.filters:
+            return 1
+        events = min(_PAST_CACHES / max(1.0, self._excerpt.event_bytes), len(self._index))
+        return max(1, min(_MOST_COPIES, round(events / self._excerpt.events)))
 
     def _size(self, dataset: EventDataset) -> float:
         """Return how large events are over those of the excerpt, where they differ in size."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -88,7 +89,9 @@ class Excerpt:
         parts = [piece.rows[dataset] for piece in self._pieces]
         return sum(int(np.count_nonzero(part)) for part in parts) / max(1, sum(part.size for part in parts))
 
-    def write(self, folder: Path, form: Form, steps: Pipeline | None = None, copies: int = 1) -> SampleSpec:
+    def write(
+        self, folder: Path, form: Form, steps: Pipeline | None = None, copies: int = 1, linked: bool = True
+    ) -> SampleSpec:
         """Write a file for each class into a new folder; returns the specification that reads them.
 
         Of data sets in chunks whole chunks are written, as far as the events suffice: what a last one costs that is
@@ -99,6 +102,7 @@ class Excerpt:
             form: Of the data sets that matter; the others are contiguous.
             steps: Of the specification.
             copies: Names that each file gets, so that the specification has so many times the events.
+            linked: All names of a file share its bytes, where the file system allows it; else each has its own.
         """
         folder.mkdir(parents=True)
         entries = []
@@ -106,7 +110,7 @@ class Excerpt:
             events = self._whole(piece, form)
             path = folder / f"{number}.h5"
             self._write(path, piece, events, form)
-            paths = [str(path), *(_second_name(path, copy) for copy in range(1, copies))]
+            paths = [str(path), *(_second_name(path, copy, linked) for copy in range(1, copies))]
             keys = {name: (self._spelling(column),) for name, column in self._columns.items()}
             rules = {table: {"offsets": f"offsets/{table}"} for table in self._tables.values()}
             layout: Any = {"rows": rules} if rules else "dense"
@@ -184,13 +188,14 @@ class Excerpt:
         return f"{self._place(column)}[{part}]" if part else self._place(column)
 
 
-def _second_name(path: Path, number: int) -> str:
-    """Give a file another name; where the file system has no such names, a copy."""
+def _second_name(path: Path, number: int, linked: bool) -> str:
+    """Give a file another name, or a copy where that is wanted or the file system has no such names."""
     other = path.with_name(f"{path.stem}-{number}.h5")
-    try:
-        os.link(path, other)
-    except OSError:
-        shutil.copyfile(path, other)
+    if linked:
+        with contextlib.suppress(OSError):
+            os.link(path, other)
+            return str(other)
+    shutil.copyfile(path, other)
     return str(other)
 
 

@@ -30,6 +30,7 @@ __all__ = ["Meter"]
 
 _STAGES = ("read", "inflate", "scatter", "transform")
 Ints = NDArray[np.int64]
+_WARM_UP = 0.3  # of the time for sources
 _AHEAD = 3  # batches for each reader, as the loader has with its default prefetch_factor
 
 
@@ -84,9 +85,9 @@ class Meter:
         cost = self._windows(dataset, _Windows(filler, 0.0))
         if time.monotonic() - self._pool.ring.made_s - begun > seconds:
             return cost
-        # As many windows as are under way at a time, so that all slots are there.
-        self._windows(dataset, _Windows(filler, 0.0, least=2))
-        return self._windows(dataset, _Windows(filler, seconds))
+        # As many windows as are under way at a time, so that all slots are there; and time to open most of the files.
+        self._windows(dataset, _Windows(filler, _WARM_UP * seconds, least=2))
+        return self._windows(dataset, _Windows(filler, (1 - _WARM_UP) * seconds))
 
     def _windows(self, dataset: EventDataset, windows: _Windows) -> EventCost:
         spent, clock = self._run(dataset, iter(windows), 2 * windows.filler.window_batches)
