@@ -102,7 +102,8 @@ class DataLoader(torch.utils.data.DataLoader[T_co]):
         batch_sampler: The places of the events of each batch.  It is asked ``prefetch_factor x num_workers`` batches
             ahead, as in torch; chunks that the batches of one half of them share are decoded once.
         num_workers: Reader processes; 0 reads in this one.  They start by exec, whatever ``multiprocessing_context``
-            is.
+            is.  On Linux their scheduling policy is ``SCHED_BATCH``, if this process has the usual one: a reader that
+            gets a task does not take the core from this process for it.
         collate_fn: As in torch; torch's ``default_collate`` counts as none.
         pin_memory: Page-lock the slots, where there is a CUDA device; there is no need to with ``device``.
         drop_last: Leave out an incomplete last batch.

@@ -335,6 +335,8 @@ class ReaderPool:
                 task.stream.failed(task, _died(task, death))
                 continue
             again.append(task)
+        # The one that it died of or hung on comes last: those behind it may be of earlier batches.
+        again.sort(key=lambda task: task is death.calls[0])
         self._queue.extendleft(reversed(again))
         self._crew.replace(dead)
 
