@@ -23,7 +23,7 @@ from hepfeed.hdf5 import ChunkTable, DatasetInfo, FileInfo, KeyTable, SourceTabl
 from hepfeed.progress import Progress
 from hepfeed.spec import Sample, SampleSpec
 from hepfeed.splits import Splits
-from hepfeed.store import IndexStore, Wanted, describe_files, load_tables_of
+from hepfeed.store import IndexStore, Wanted, collector_paused, describe_files, load_tables_of
 from hepfeed.weights import event_weights, weight_keys
 
 __all__ = ["EventIndex", "Group", "KeyInfo", "OnError", "Source"]
@@ -295,10 +295,11 @@ class EventIndex:
             wanted, store=self.store, workers=self._workers, on_error=self._on_error, progress=self._progress
         )
         self.skipped += errors
-        return [
-            [source for path in sample.files if path in known for source in self._sources(sample, known[path], kinds)]
-            for sample, kinds in ((sample, _Kinds()) for sample in self.spec.samples)
-        ]
+        with collector_paused():
+            return [
+                [found for path in sample.files if path in known for found in self._sources(sample, known[path], kinds)]
+                for sample, kinds in ((sample, _Kinds()) for sample in self.spec.samples)
+            ]
 
     def _columns_for_filters(self, sample: Sample, splits: Splits | None) -> set[str]:
         """Names of what is looked at to choose and to weigh events."""

@@ -7,6 +7,7 @@ Opening thousands of HDF5 files takes minutes, so what is read once is kept in a
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -28,7 +29,16 @@ from hepfeed.hdf5 import ChunkTable, DatasetInfo, FileInfo
 from hepfeed.progress import Progress
 from hepfeed.worker import call_everywhere
 
-__all__ = ["LOOKERS", "IndexStore", "Wanted", "describe_files", "load_tables", "load_tables_of", "user_cache"]
+__all__ = [
+    "LOOKERS",
+    "IndexStore",
+    "Wanted",
+    "collector_paused",
+    "describe_files",
+    "load_tables",
+    "load_tables_of",
+    "user_cache",
+]
 
 _FORMAT = 3
 _APPLICATION = 0x48464944  # "HFID" in SQLite's application_id: no other program's tables are ever dropped
@@ -140,15 +150,16 @@ class IndexStore:
         found: dict[str, FileInfo] = {}
         request = _requests(wanted)
         forms, now = _Forms(), _sizes_and_times(list(request))
-        for start in range(0, len(wanted), _AT_A_TIME):
-            some = [each.path for each in wanted[start : start + _AT_A_TIME]]
-            marks = ",".join("?" * len(some))
-            rows = self._database.execute(f"SELECT * FROM files WHERE path IN ({marks})", some)
-            for path, asked, size, mtime_ns, form, numbers in rows:
-                if asked == request[path] and now[path] == (size, mtime_ns):
-                    content = json.loads(numbers)
-                    extents = self._extents(content["extents"])
-                    found[path] = FileInfo(path, size, mtime_ns, **forms.unpacked(form, content), extents=extents)
+        with collector_paused():
+            for start in range(0, len(wanted), _AT_A_TIME):
+                some = [each.path for each in wanted[start : start + _AT_A_TIME]]
+                marks = ",".join("?" * len(some))
+                rows = self._database.execute(f"SELECT * FROM files WHERE path IN ({marks})", some)
+                for path, asked, size, mtime_ns, form, numbers in rows:
+                    if asked == request[path] and now[path] == (size, mtime_ns):
+                        content = json.loads(numbers)
+                        extents = self._extents(content["extents"])
+                        found[path] = FileInfo(path, size, mtime_ns, **forms.unpacked(form, content), extents=extents)
         return found
 
     def _extents(self, digests: dict[str, str]) -> dict[str, Extents]:
@@ -353,6 +364,18 @@ def _packed(file: FileInfo, extents: dict[str, str]) -> tuple[str, str]:
         "extents": extents,
     }
     return json.dumps(form), json.dumps(numbers)
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Make many objects that stay, without Python's collector looking at all of them again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class _Forms:

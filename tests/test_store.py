@@ -1,5 +1,6 @@
 """The index file: a second start opens no HDF5 file, and a changed file is read anew."""
 
+import gc
 import logging
 import os
 import pickle
@@ -16,7 +17,7 @@ from hepfeed.errors import KeyMissingError, SourceError
 from hepfeed.file_events import describe_events
 from hepfeed.index import EventIndex
 from hepfeed.spec import SampleSpec
-from hepfeed.store import IndexStore, Wanted, default_store_path, describe_files, load_tables
+from hepfeed.store import IndexStore, Wanted, collector_paused, default_store_path, describe_files, load_tables
 
 
 @pytest.fixture
@@ -313,3 +314,16 @@ def test_the_database_of_another_program_is_left_alone(tmp_path, caplog):
     database = sqlite3.connect(foreign)
     assert database.execute("SELECT * FROM files").fetchall() == [("precious",)]
     database.close()
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_collector_is_as_it_was_once_files_are_known(enabled):
+    was_enabled = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with pytest.raises(KeyError), collector_paused():
+            assert not gc.isenabled()
+            raise KeyError
+        assert gc.isenabled() == enabled
+    finally:
+        (gc.enable if was_enabled else gc.disable)()

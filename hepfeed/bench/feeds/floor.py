@@ -6,6 +6,8 @@ in memory is to copy each byte of the events once or, where only cells that are 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import select
 import time
@@ -30,6 +32,7 @@ _FILE_BYTES = 32 << 20
 _TARGET_BYTES = 128 << 20
 """As many bytes as batches take that are on their way."""
 _SOURCE_BYTES = 512 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of <malloc.h>
 _TRIED = 50
 """Chunks of which the fastest library is found."""
 
@@ -53,6 +56,7 @@ class Inflating:
     """
 
     def __init__(self, files: Sequence[str], datasets: Sequence[str], written: int = 0, folder: str = "") -> None:
+        _keep_memory()
         self._plan: list[tuple[int, _Spans, int, _Decode | None]] = []
         for path in files:
             for spans, size, packed in _chunks(path, datasets):
@@ -95,6 +99,14 @@ class Inflating:
         """Close the files."""
         for descriptor, *_ in self._plan:
             os.close(descriptor)
+
+
+def _keep_memory() -> None:
+    """Let large decoded chunks come to memory that this process has had before, and not to pages that are new."""
+    with contextlib.suppress(AttributeError):  # another C library than GNU's
+        options = ctypes.CDLL(None).mallopt
+        options(_M_MMAP_THRESHOLD, _FILE_BYTES)
+        options(_M_TRIM_THRESHOLD, _SOURCE_BYTES)
 
 
 def _chunks(path: str, datasets: Sequence[str]) -> list[tuple[_Spans, int, bool]]:
