@@ -318,12 +318,16 @@ def test_the_database_of_another_program_is_left_alone(tmp_path, caplog):
 
 @pytest.mark.parametrize("enabled", [True, False])
 def test_the_collector_is_as_it_was_once_files_are_known(enabled):
+    @collector_paused()
+    def fail():
+        assert not gc.isenabled()
+        raise KeyError
+
     was_enabled = gc.isenabled()
     (gc.enable if enabled else gc.disable)()
     try:
-        with pytest.raises(KeyError), collector_paused():
-            assert not gc.isenabled()
-            raise KeyError
+        with pytest.raises(KeyError):
+            fail()
         assert gc.isenabled() == enabled
     finally:
         (gc.enable if was_enabled else gc.disable)()
