@@ -63,7 +63,9 @@ def _sheet(title: str, some: Sequence[dict[str, Any]]) -> Sheet:
     for number, row in enumerate(some):
         middles = {side: float(np.median(seconds)) for side, seconds in row["seconds"].items()}
         middle = middles["hepfeed"]
-        cells = [row["what"], milliseconds(row["bound"]), milliseconds(middle), f"{100 * row['bound'] / middle:.2g} %"]
+        reached = 100 * row["bound"] / middle
+        share = f"{reached:.0f} %" if reached >= 10 else f"{reached:.2g} %"
+        cells = [row["what"], milliseconds(row["bound"]), milliseconds(middle), share]
         rows.append([*cells, *(_against(row, rival) for rival in rivals)])
         if len(middles) > 1:
             marks[number, columns.index(min(middles, key=middles.__getitem__))] = "best"
