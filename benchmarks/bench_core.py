@@ -1,6 +1,6 @@
 """The native kernels against NumPy and the libraries' own bindings; each asserts the result that it times.
 
-pytest benchmarks/bench_core.py --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
+pytest -n0 benchmarks/bench_core.py --benchmark-group-by=group --benchmark-columns=median,iqr,rounds
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A batch costs a few marks and one account; the file is written, and the view drawn, at most twice and once in a second.
 
-pytest benchmarks/bench_stats.py --benchmark-columns=median,iqr,rounds
+pytest -n0 benchmarks/bench_stats.py --benchmark-columns=median,iqr,rounds
 """
 
 from __future__ import annotations
